@@ -1,0 +1,211 @@
+"""The mathematics: `patchify` and its adjoint `unpatchify`, stateless, in `keras.ops` alone.
+
+Both take the one kernel, `(*patch, signal, token)` with its numbers of signal and token channels last, and compute one
+function by either of two lowerings: the backend's native convolution, or a matrix product and a rearrangement.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_unpatchify import geometry
+
+IMPLEMENTATIONS = ("auto", "conv_transpose", "matmul")
+OVERLAPS = ("sum", "mean")
+
+# Where patches overlap, "auto" takes the native convolution on these backends if there are fewer token channels per
+# signal channel than the number; everywhere else the matrix product.
+NATIVE_BELOW = {"torch": 8, "tensorflow": 8}
+
+
+def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementation="auto"):
+    """Tokens of a signal: the strided convolution with `kernel`.
+
+    Args:
+        x: signal, `(batch, *size, signal)`.
+        kernel: `(*patch, signal, token)` with one to three patch axes.
+        bias: `(token,)`, or `None`.
+        stride: positions from one patch to the next, an int or one per axis; `None` means the patch.
+        padding: `"valid"` drops what fills no patch on the right; `"same"` pads with zeros, half of them (rounded down)
+            before.
+        implementation: `"auto"`, `"conv_transpose"` (here its adjoint, the backend's convolution) or `"matmul"`.
+
+    Returns:
+        Tokens, `(batch, *grid, token)`, each axis `(size - patch) // stride + 1` for `"valid"` and
+        `ceil(size / stride)` for `"same"`.
+
+    Raises:
+        ValueError: if arguments and shapes do not fit, before anything is computed.
+    """
+    axes, signal, token = _read(kernel, stride, padding)
+    geometry.check_input(x.shape, len(axes), signal)
+    size = ops.shape(x)[1:-1]
+    grid = geometry.grid_shape(axes, size)
+    native = _is_native(implementation, axes, signal, token)
+    x = _fit(x, geometry.edges(axes, grid, size, whole_blocks=not native, sign=-1))
+    if native:
+        y = ops.conv(x, kernel, [axis.stride for axis in axes], padding="valid", data_format="channels_last")
+    else:
+        y = ops.matmul(_gather_patches(x, axes, grid), ops.reshape(kernel, (-1, token)))
+    y = ops.reshape(y, (-1, *grid, token))
+    return y if bias is None else ops.add(y, bias)
+
+
+def unpatchify(
+    x,
+    kernel,
+    bias=None,
+    *,
+    stride=None,
+    padding="valid",
+    output_spatial_shape=None,
+    overlap="sum",
+    implementation="auto",
+):
+    """The signal of tokens: the transposed convolution with `kernel`, the adjoint of `patchify`.
+
+    Args:
+        x: tokens, `(batch, *grid, token)`.
+        kernel: `(*patch, signal, token)` with one to three patch axes.
+        bias: `(signal,)`, added once to every position, or `(*patch, signal)`, added by every patch; or `None`.
+        stride: positions from one patch to the next, an int or one per axis; `None` means the patch.
+        padding: `"valid"`, or `"same"`, which crops what `patchify` pads.
+        output_spatial_shape: which of the sizes that `patchify` turns into this grid to return, one number per axis.
+            `None` means `(grid - 1) * stride + patch` for `"valid"` and `grid * stride` for `"same"`.
+        overlap: `"sum"` adds what patches give to one position; `"mean"` divides the sum by their number, before a
+            `(signal,)` bias is added.
+        implementation: `"auto"`, `"conv_transpose"` or `"matmul"`.
+
+    Returns:
+        Signal, `(batch, *size, signal)`. Positions that no patch covers hold the `(signal,)` bias, or zero.
+
+    Raises:
+        ValueError: if arguments and shapes do not fit, before anything is computed.
+    """
+    axes, signal, token = _read(kernel, stride, padding)
+    geometry.check_input(x.shape, len(axes), token)
+    grid = ops.shape(x)[1:-1]
+    size = geometry.spatial_shape(axes, grid, output_spatial_shape)
+    geometry.check_elements("output", (x.shape[0], *size, signal))
+    geometry.one_of("overlap", overlap, OVERLAPS)
+    native = _is_native(implementation, axes, signal, token)
+    patch_bias, bias = (bias, None) if bias is not None and len(bias.shape) > 1 else (None, bias)
+    if output_spatial_shape is not None:
+        x = _compare_grid(x, axes, grid, size)
+    if native:
+        y = _transposed_convolution(x, kernel, patch_bias, axes)
+    else:
+        y = _sum_patches(_product(x, kernel, patch_bias), axes, grid, signal)
+    y = _fit(y, geometry.edges(axes, grid, output_spatial_shape, whole_blocks=not native, sign=1))
+    if overlap == "mean" and _overlapping(axes):
+        y = ops.divide(y, _coverage(axes, grid, size, y.dtype))
+    return y if bias is None else ops.add(y, bias)
+
+
+def _read(kernel, stride, padding):
+    """The axes and the numbers of signal and token channels of a kernel."""
+    *patch, signal, token = kernel.shape
+    if not 1 <= len(patch) <= 3:
+        raise ValueError(
+            "The kernel must have the shape (*patch, signal channels, token channels) with one to three patch axes. "
+            f"Received: kernel.shape={tuple(kernel.shape)}"
+        )
+    return geometry.make_axes(patch, stride, padding, len(patch)), signal, token
+
+
+def _overlapping(axes):
+    return any(axis.blocks > 1 for axis in axes)
+
+
+def _is_native(implementation, axes, signal, token):
+    """Whether to compute with the backend's convolution rather than with a matrix product."""
+    if geometry.one_of("implementation", implementation, IMPLEMENTATIONS) != "auto":
+        return implementation == "conv_transpose"
+    return _overlapping(axes) and token < signal * NATIVE_BELOW.get(keras.backend.backend(), 0)
+
+
+def _transposed_convolution(x, kernel, patch_bias, axes):
+    """(batch, *grid, token) -> (batch, *natural size, signal)."""
+    if patch_bias is not None:  # one more token channel, of ones
+        x = ops.concatenate([x, ops.ones_like(x[..., :1])], axis=-1)
+        kernel = ops.concatenate([kernel, ops.expand_dims(patch_bias, -1)], axis=-1)
+    strides = [axis.stride for axis in axes]
+    return ops.conv_transpose(x, kernel, strides, padding="valid", output_padding=0, data_format="channels_last")
+
+
+def _product(x, kernel, patch_bias):
+    """(batch, *grid, token) -> (tokens, prod(patch) * signal)."""
+    token = kernel.shape[-1]
+    y = ops.matmul(ops.reshape(x, (-1, token)), ops.transpose(ops.reshape(kernel, (-1, token))))
+    return y if patch_bias is None else ops.add(y, ops.reshape(patch_bias, (-1,)))
+
+
+def _sum_patches(y, axes, grid, signal):
+    """(tokens, prod(patch) * signal) -> (batch, *blocked size, signal).
+
+    Axis by axis: adds the blocks of `stride` positions in which patches overlap, then moves each block to its place.
+    """
+    for i, axis in enumerate(axes):
+        across, rest = _behind(axes, grid, signal, i)
+        y = ops.reshape(y, (-1, grid[i], across, axis.patch * rest))
+        if axis.remainder:
+            y = ops.pad(y, [(0, 0), (0, 0), (0, 0), (0, axis.remainder * rest)])
+        if axis.blocks > 1:
+            blocks = ops.split(y, axis.blocks, axis=-1)
+            shifted = [ops.pad(b, [(0, 0), (j, axis.blocks - 1 - j), (0, 0), (0, 0)]) for j, b in enumerate(blocks)]
+            y = sum(shifted[1:], shifted[0])
+        if i < len(axes) - 1:
+            y = ops.swapaxes(ops.reshape(y, (-1, across, axis.stride, rest)), 1, 2)
+    return ops.reshape(y, (-1, *((n + axis.blocks - 1) * axis.stride for axis, n in zip(axes, grid)), signal))
+
+
+def _gather_patches(x, axes, grid):
+    """(batch, *blocked size, signal) -> (tokens, prod(patch) * signal): the adjoint of `_sum_patches`, step by step."""
+    signal = x.shape[-1]
+    for i, axis in reversed(list(enumerate(axes))):
+        across, rest = _behind(axes, grid, signal, i)
+        if i < len(axes) - 1:
+            x = ops.swapaxes(ops.reshape(x, (-1, axis.stride, across, rest)), 1, 2)
+        if axis.blocks > 1:
+            x = ops.reshape(x, (-1, grid[i] + axis.blocks - 1, across, axis.stride * rest))
+            x = ops.concatenate([x[:, j : j + grid[i]] for j in range(axis.blocks)], axis=-1)
+        if axis.remainder:
+            x = ops.reshape(x, (-1, axis.blocks * axis.stride * rest))[:, : axis.patch * rest]
+    return ops.reshape(x, (-1, math.prod(axis.patch for axis in axes) * signal))
+
+
+def _behind(axes, grid, signal, i):
+    """Sizes behind axis i, merged: tokens, and positions of a patch times channels."""
+    return math.prod(grid[i + 1 :]), math.prod(axis.patch for axis in axes[i + 1 :]) * signal
+
+
+def _fit(x, edges):
+    """Adds zeros to each axis between the first and the last, then takes positions off, as `geometry.edges` says."""
+    zeros, cuts = zip(*edges)
+    if any(map(any, zeros)):
+        x = ops.pad(x, [(0, 0), *zeros, (0, 0)])
+    if not all(geometry.is_static(n) and n == 0 for cut in cuts for n in cut):
+        ends = [n - back for n, (_, back) in zip(ops.shape(x)[1:-1], cuts)]
+        x = x[(slice(None), *(slice(front, end) for (front, _), end in zip(cuts, ends)))]
+    return x
+
+
+def _compare_grid(x, axes, grid, size):
+    """Lets the backend compare, when it runs, the grid with that of a size where it knows them no sooner."""
+    if all(map(geometry.is_static, (*grid, *size))):
+        return x
+    expected = [axis.grid(n) for axis, n in zip(axes, size)]
+    with keras.name_scope("output_spatial_shape_must_be_patched_into_this_grid"):
+        return ops.concatenate([x, ops.zeros((0, *expected, x.shape[-1]), x.dtype)], axis=0)
+
+
+def _coverage(axes, grid, size, dtype):
+    """How many patches cover each position, at least 1: (*size, 1)."""
+    coverage = ops.ones((), dtype)
+    for axis, n, positions in zip(axes, grid, size):
+        position = ops.arange(positions) + axis.reach(n, positions)[0]
+        first = ops.maximum(position - axis.patch + axis.stride, 0) // axis.stride
+        last = ops.minimum(position // axis.stride, n - 1)
+        coverage = ops.expand_dims(coverage, -1) * ops.cast(ops.maximum(last - first + 1, 1), dtype)
+    return ops.expand_dims(coverage, -1)
