@@ -1,7 +1,7 @@
 """Sizes along each axis of a patching: the grid of a signal, the signals of a grid, and where the edges go.
 
-A size is an int, or `None` where it is not known yet; the arithmetic of `Axis` also takes the scalars by which a backend
-stands for a size that it learns at run time. All that the package says or checks about a shape comes from here.
+A size is an int, or `None` where it is not known yet; the arithmetic of `Axis` also takes the scalars by which a
+backend stands for a size that it learns at run time. All that the package says or checks about a shape comes from here.
 """
 
 import math
@@ -22,9 +22,9 @@ class RankError(ValueError, AssertionError):
 class Axis(NamedTuple):
     """One axis of a patching: patches of `patch` positions, one every `stride`.
 
-    `padding="valid"` lays patches inside the signal only. `"same"` lays `ceil(size / stride)` of them, half of what they
-    reach beyond the signal (rounded down) before it, as Keras does. The two differ in one number: the shortest signal
-    that yields a token.
+    `padding="valid"` lays patches inside the signal only. `"same"` lays `ceil(size / stride)` of them, half of what
+    they reach beyond the signal (rounded down) before it, as Keras does. The two differ in one number: the shortest
+    signal that yields a token.
     """
 
     patch: int
@@ -201,7 +201,7 @@ def check_elements(name, shape, limit=MAX_TENSOR_ELEMENTS):
     """Refuses a shape of more than `limit` elements; an axis that is not known counts as 1."""
     if math.prod(int(n) for n in shape if is_static(n)) > limit:
         raise ValueError(
-            f"The {name} must have at most {limit} elements. Received: {name} shape={as_text(shape)}. Use smaller sizes."
+            f"The {name} must have at most {limit} elements. Received: shape={as_text(shape)}. Use smaller sizes."
         )
 
 

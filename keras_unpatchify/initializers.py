@@ -1,10 +1,11 @@
 """Initial kernels and biases: what `weight_init` names.
 
-The kernel of a transposed convolution, `(*patch, out_features, in_features)`, feeds each output from `in_features` inputs of
-each patch. The generic rules count something else: Keras multiplies the patch by the last axis but one of any kernel
-(`compute_fans` in its `random_initializers.py`), PyTorch by the second axis of `(in, out, *patch)`
-(`_calculate_fan_in_and_fan_out` in `torch.nn.init`), and both arrive at `out_features * prod(patch)`. `TorchUniform` keeps
-that number, in order to draw what PyTorch draws; `FanInUniform` takes `in_features * prod(patch)`.
+An output position of a transposed convolution sums over the `in_features` of each patch that covers it. The generic
+rules for the fan-in of its kernel `(*patch, out_features, in_features)` count something else: Keras multiplies the
+patch by the last axis but one of any kernel (`compute_fans` in its `random_initializers.py`), PyTorch by the second
+axis of its `(in, out, *patch)` (`_calculate_fan_in_and_fan_out` in `torch.nn.init`); both arrive at `out_features *
+prod(patch)`. `TorchUniform` keeps that number, in order to draw what PyTorch draws; `FanInUniform` takes `in_features *
+prod(patch)`.
 """
 
 import math
@@ -46,6 +47,7 @@ class TorchUniform(_FanUniform):
 
     @staticmethod
     def kernel_fan(shape):
+        """`prod(patch) * signal`."""
         return math.prod(shape[:-1])
 
 
@@ -62,6 +64,7 @@ class FanInUniform(_FanUniform):
 
     @staticmethod
     def kernel_fan(shape):
+        """`prod(patch) * in_features`."""
         return math.prod(shape[:-2]) * shape[-1]
 
 

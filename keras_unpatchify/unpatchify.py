@@ -10,7 +10,66 @@ from keras_unpatchify.patch_layer import PatchLayer
 class Unpatchify(PatchLayer):
     """Turns a grid of token embeddings back into a signal by one learned transposed convolution, channels last.
 
-    See the README.
+    Each token becomes a patch; patches lie `stride` apart, and what they give to one position is summed. The value is
+    that of `keras.ops.conv_transpose` plus a bias, on every backend; with the same kernel the layer is the adjoint of
+    `Patchify`.
+
+    Args:
+        in_features: embedding size of a token; `None` reads it from the input.
+        out_features: channels of the signal.
+        data_dim: number of grid axes: 1, 2 or 3.
+        patch_size: positions that a token becomes, an int or one per axis.
+        stride: positions from one patch to the next, an int or one per axis. `None` means `patch_size`, where patches
+            tile; smaller strides overlap, larger ones leave gaps.
+        bias: `True` for one number per channel, `False` for none, or `"patch"` for a bias of the shape
+            `(*patch_size, out_features)` that each patch adds before overlaps are summed, as a linear head has it.
+        weight_init: a name, or for the kernel any Keras initializer (the bias is then zero). With
+            `f = prod(patch_size)`:
+
+            - `"default"`: PyTorch's draw for `ConvTransposeNd`: kernel and bias uniform in `[-b, b]`,
+              `b = 1 / sqrt(out_features * f)`.
+            - `"zeros"`: kernel and bias zero: the output is exactly zero.
+            - `"fan_in"`: kernel uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`, bias zero: for unit inputs and
+              tiling patches a pixel has the variance `2 / prod(stride)`, whatever `in_features` is.
+
+            `keras_unpatchify.initializers` says why PyTorch's and Keras's own fans are not these, and has both draws as
+            initializers that take a seed.
+        padding: `"valid"`, or `"same"` for the adjoint of Patchify's `"same"`, which crops what that pads.
+        overlap: `"sum"`, or `"mean"` to divide each position by the number of patches that cover it, before the bias
+            (a bias of `"patch"` is part of what is averaged).
+        implementation: how to compute it; the weights and values are the same. `"conv_transpose"` is the backend's
+            native operator, `"matmul"` a matrix product and a rearrangement, `"auto"` the faster one
+            (`keras_unpatchify.ops.NATIVE_BELOW`).
+        kernel_regularizer: regularizer of the kernel.
+        bias_regularizer: regularizer of the bias.
+        activity_regularizer: regularizer of the output.
+        kernel_constraint: constraint on the kernel.
+        bias_constraint: constraint on the bias.
+        **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
+
+    Call arguments:
+        x: tokens; integers are converted to the dtype that the layer computes in.
+        output_spatial_shape: which of the sizes that are patched into this grid to return, one int per axis: from `n`
+            to `n + stride - 1`, with `n = (grid - 1) * stride + patch_size`, or `n = (grid - 1) * stride + 1` if
+            `padding="same"`. Positions that no patch covers hold the bias, or zero.
+        like: a tensor of `data_dim + 2` axes whose spatial size is the one to return; its values are not read. Where
+            sizes are known only at run time they are checked then.
+
+    Input shape:
+        `(batch, *grid, in_features)`
+
+    Output shape:
+        `(batch, *size, out_features)`, each axis `(grid - 1) * stride + patch_size` for `"valid"`, `grid * stride` for
+        `"same"`, or what `output_spatial_shape` or `like` asks for.
+
+    Raises:
+        ValueError: for an argument, or an input, that does not fit, before any work is done. An input of the wrong rank
+            raises a `ValueError` that is also an `AssertionError`.
+
+    Example:
+        >>> tokens = keras.Input((14, 14, 512))
+        >>> Unpatchify(512, 3, data_dim=2, patch_size=16)(tokens).shape
+        (None, 224, 224, 3)
     """
 
     BIASES = (True, False, "patch")
@@ -55,8 +114,8 @@ class Unpatchify(PatchLayer):
         }
         if config["out_features"] is None:
             raise ValueError(
-                "The channels of the signal must be known. Received: a Patchify layer with in_features=None that is not "
-                "built. Give it `in_features`, build it first, or pass `out_features` here."
+                "The channels of the signal must be known. Received: a Patchify layer that is not built, with "
+                "in_features=None. Build it first, give it `in_features`, or pass `out_features` here."
             )
         return cls(**config)
 

@@ -1,0 +1,87 @@
+"""The geometries that the tables of tests run over, and arrays for them."""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import reference
+
+IMPLEMENTATIONS = ("conv_transpose", "matmul")
+PADDINGS = ("valid", "same")
+
+# The sums behind a value are at most a few hundred products of standard normal numbers, in float32.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+class Case(NamedTuple):
+    """A patching of a grid of `token` channels and a signal of `signal` channels."""
+
+    patch: tuple
+    stride: tuple
+    grid: tuple
+    token: int = 3
+    signal: int = 2
+    batch: int = 2
+
+    @property
+    def data_dim(self):
+        return len(self.patch)
+
+    @property
+    def arguments(self):
+        return {"data_dim": self.data_dim, "patch_size": self.patch, "stride": self.stride}
+
+    def sizes(self, padding):
+        """The smallest and the largest signal of the grid, and the default, without repetition."""
+        axes = [reference.sizes_of(g, k, s, padding) for g, k, s in zip(self.grid, self.patch, self.stride)]
+        return sorted({tuple(a[0] for a in axes), tuple(a[-1] for a in axes), self.default_size(padding)})
+
+    def default_size(self, padding):
+        return tuple(map(reference.default_size, self.grid, self.patch, self.stride, itertools.repeat(padding)))
+
+    def tokens(self, seed=0):
+        return normal((self.batch, *self.grid, self.token), seed)
+
+    def signals(self, size, seed=1):
+        return normal((self.batch, *size, self.signal), seed)
+
+    def kernel(self, seed=2):
+        return normal((*self.patch, self.signal, self.token), seed)
+
+
+CASES = {
+    "1d-tiling": Case((4,), (4,), (5,)),
+    "1d-overlap": Case((5,), (2,), (6,)),
+    "1d-overlap-deep": Case((7,), (2,), (3,)),
+    "1d-gap": Case((3,), (5,), (4,)),
+    "1d-one-token": Case((6,), (2,), (1,)),
+    "1d-patch-one": Case((1,), (1,), (4,)),
+    "1d-patch-one-gap": Case((1,), (3,), (4,)),
+    "2d-tiling": Case((3, 2), (3, 2), (2, 4)),
+    "2d-overlap": Case((4, 4), (2, 2), (3, 5)),
+    "2d-mixed": Case((5, 2), (2, 3), (4, 3)),
+    "2d-one-token": Case((3, 4), (2, 4), (1, 1)),
+    "2d-batch-one": Case((4, 3), (3, 2), (2, 3), batch=1),
+    "2d-batch-zero": Case((2, 3), (2, 2), (3, 2), batch=0),
+    "2d-many-channels": Case((2, 2), (2, 2), (3, 3), token=40, signal=16),
+    "3d-tiling": Case((2, 3, 2), (2, 3, 2), (2, 2, 3)),
+    "3d-overlap": Case((3, 2, 4), (2, 1, 2), (2, 3, 2)),
+    "3d-mixed": Case((2, 3, 1), (3, 2, 1), (2, 2, 3)),
+}
+FILLED = tuple(name for name, case in CASES.items() if case.batch)
+COMPACT = ("1d-overlap", "2d-tiling", "2d-mixed", "3d-mixed")
+
+
+def normal(shape, seed):
+    return np.random.default_rng(seed).standard_normal(shape, dtype="float32")
+
+
+def over_cases(names=tuple(CASES)):
+    marks = {0: pytest.mark.empty_batch}
+    cases = [pytest.param(CASES[name], id=name, marks=marks.get(CASES[name].batch, ())) for name in names]
+    return pytest.mark.parametrize("case", cases)
+
+
+over_paddings = pytest.mark.parametrize("padding", PADDINGS)
+over_implementations = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -1,0 +1,84 @@
+"""Where the tests run: the backend, its capabilities and its device. Every skip of a test by capability stands here."""
+
+import contextlib
+import os
+
+import keras
+import pytest
+
+BACKEND = keras.backend.backend()
+DEVICE = os.environ.get("KERAS_UNPATCHIFY_DEVICE", "cpu")
+
+CAPABILITIES = {
+    "trains": (BACKEND in ("torch", "jax", "tensorflow"), "this backend only infers"),
+    "empty_batch": (BACKEND != "openvino", "this backend's runtime can abort the process on an empty tensor"),
+    "float64": (BACKEND != "openvino", "this backend's runtime computes in single precision or less"),
+    "torch_backend": (BACKEND == "torch", "about the torch backend"),
+    "jax_backend": (BACKEND == "jax", "about the jax backend"),
+    "tensorflow_backend": (BACKEND == "tensorflow", "about the tensorflow backend"),
+}
+
+
+def pytest_configure(config):
+    for name, (_, reason) in CAPABILITIES.items():
+        config.addinivalue_line("markers", f"{name}: skipped where {reason}")
+
+
+def pytest_sessionstart(session):
+    if DEVICE == "gpu" and not _sees_accelerator():
+        pytest.exit(f"KERAS_UNPATCHIFY_DEVICE=gpu, but the {BACKEND} backend sees no accelerator", returncode=1)
+    if BACKEND == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    elif BACKEND == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name, (present, reason) in CAPABILITIES.items():
+            if item.get_closest_marker(name) and not present:
+                item.add_marker(pytest.mark.skip(reason=f"{BACKEND}: {reason}"))
+
+
+def pytest_report_header():
+    return f"keras {keras.__version__}, backend {BACKEND}, device {DEVICE}"
+
+
+def _sees_accelerator():
+    if BACKEND == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    if BACKEND == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    return False
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Every test starts from the same random state."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def double():
+    """A context in which the backend really computes in float64."""
+    if BACKEND != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
