@@ -38,6 +38,7 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     Raises:
         ValueError: if arguments and shapes do not fit, before anything is computed.
     """
+    x, kernel, bias = _tensors(x, kernel, bias)
     axes, signal, token = _read(kernel, stride, padding)
     geometry.check_input(x.shape, len(axes), signal)
     size = ops.shape(x)[1:-1]
@@ -47,9 +48,9 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     if native:
         y = ops.conv(x, kernel, [axis.stride for axis in axes], padding="valid", data_format="channels_last")
     else:
-        y = ops.matmul(_gather_patches(x, axes, grid), ops.reshape(kernel, (-1, token)))
+        y = _gather_patches(x, axes, grid) @ ops.reshape(kernel, (-1, token))
     y = ops.reshape(y, (-1, *grid, token))
-    return y if bias is None else ops.add(y, bias)
+    return y if bias is None else y + bias
 
 
 def unpatchify(
@@ -83,6 +84,7 @@ def unpatchify(
     Raises:
         ValueError: if arguments and shapes do not fit, before anything is computed.
     """
+    x, kernel, bias = _tensors(x, kernel, bias)
     axes, signal, token = _read(kernel, stride, padding)
     geometry.check_input(x.shape, len(axes), token)
     grid = ops.shape(x)[1:-1]
@@ -99,8 +101,13 @@ def unpatchify(
         y = _sum_patches(_product(x, kernel, patch_bias), axes, grid, signal)
     y = _fit(y, geometry.edges(axes, grid, output_spatial_shape, whole_blocks=not native, sign=1))
     if overlap == "mean" and _overlapping(axes):
-        y = ops.divide(y, _coverage(axes, grid, size, y.dtype))
-    return y if bias is None else ops.add(y, bias)
+        y = y / _coverage(axes, grid, size, y.dtype)
+    return y if bias is None else y + bias
+
+
+def _tensors(*arrays):
+    # Between tensors the package writes @, + and /: `keras.ops` would round float64 to float32 on torch and numpy.
+    return [None if array is None else ops.convert_to_tensor(array) for array in arrays]
 
 
 def _read(kernel, stride, padding):
@@ -137,8 +144,8 @@ def _transposed_convolution(x, kernel, patch_bias, axes):
 def _product(x, kernel, patch_bias):
     """(batch, *grid, token) -> (tokens, prod(patch) * signal)."""
     token = kernel.shape[-1]
-    y = ops.matmul(ops.reshape(x, (-1, token)), ops.transpose(ops.reshape(kernel, (-1, token))))
-    return y if patch_bias is None else ops.add(y, ops.reshape(patch_bias, (-1,)))
+    y = ops.reshape(x, (-1, token)) @ ops.transpose(ops.reshape(kernel, (-1, token)))
+    return y if patch_bias is None else y + ops.reshape(patch_bias, (-1,))
 
 
 def _sum_patches(y, axes, grid, signal):

@@ -43,6 +43,7 @@ class PatchLayer(keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.channels = self.in_features  # of the input: where `in_features` is None, known once the layer is built
         self.kernel = self.bias = None
 
     @property
@@ -63,10 +64,12 @@ class PatchLayer(keras.layers.Layer):
     def build(self, input_shape):
         """Creates the kernel and the bias."""
         self.compute_output_shape(input_shape)  # checks it
-        in_features = input_shape[-1]
-        kernel_shape = self._kernel_shape(in_features)
+        kernel_shape = self._kernel_shape(input_shape[-1])
         geometry.check_elements("kernel", kernel_shape, geometry.MAX_KERNEL_ELEMENTS)
-        kernel_initializer, bias_initializer = initializers.kernel_and_bias(self.weight_init, kernel_shape, in_features)
+        self.channels = input_shape[-1]
+        kernel_initializer, bias_initializer = initializers.kernel_and_bias(
+            self.weight_init, kernel_shape, self.channels
+        )
         self.kernel = self.add_weight(
             name="kernel",
             shape=kernel_shape,

@@ -66,7 +66,7 @@ class Patchify(PatchLayer):
     def compute_output_shape(self, input_shape):
         """`(batch, *grid, out_features)` of an input `(batch, *size, in_features)`."""
         input_shape = geometry.as_shape(input_shape)
-        geometry.check_input(input_shape, self.data_dim, self.in_features)
+        geometry.check_input(input_shape, self.data_dim, self.channels)
         return (input_shape[0], *geometry.grid_shape(self.axes, input_shape[1:-1]), self.out_features)
 
     def compute_output_spec(self, x):

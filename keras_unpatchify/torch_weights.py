@@ -1,7 +1,7 @@
 """The weights of a PyTorch checkpoint in a layer, and back: the same numbers, their axes in another order.
 
-Each axis has a letter: `a`, `b`, `c` for the patch, `s` for the channels of the signal, `t` for those of a token. A layer
-keeps the axes of its kernel and of its bias in alphabetical order; PyTorch's modules permute and merge them.
+Each axis has a letter: `a`, `b`, `c` for the patch, `s` for the channels of the signal, `t` for those of a token. A
+layer keeps the axes of its kernel and of its bias in alphabetical order; PyTorch's modules permute and merge them.
 """
 
 import importlib
@@ -39,10 +39,10 @@ def load_torch_weights(layer, source, prefix="", patch_order="channels_last"):
     Nothing is rounded: narrower floats are widened, and any others are an error.
 
     Args:
-        layer: a `Patchify` or `Unpatchify`; one that is not built is built, its `in_features=None` read from the weight.
+        layer: a `Patchify` or `Unpatchify`; one that is not built is built, `in_features=None` read from the weight.
         source: a mapping of names to arrays (of NumPy, of PyTorch, anything with `__array__`), with dotted names for
-            mappings in it; or a path to such, `.safetensors`, or `.pt` or `.pth`, which is read with `weights_only=True`
-            and never otherwise (safe from PyTorch 2.6 on: CVE-2025-32434).
+            mappings in it; or the path of a file of one, `.safetensors`, or `.pt` or `.pth`, which is read with
+            `weights_only=True` and never otherwise (safe from PyTorch 2.6 on: CVE-2025-32434).
         prefix: where to look, such as `"decoder_pred"`; other names are ignored. There must be `weight`, and `bias` if
             the layer has one, as they are or in `deconv.` or `conv.`, and nothing else.
         patch_order: how a `Linear` merges its axes: `"channels_last"`, (*patch, channel), or `"channels_first"`.
@@ -68,7 +68,8 @@ def load_torch_weights(layer, source, prefix="", patch_order="channels_last"):
             f"Received: prefix={prefix!r}, names that begin with {sorted({name.split('.')[0] for name in source})}. "
             "Name the module by `prefix`; construct the layer with its sizes, `bias` and `dtype`. It is unchanged."
         )
-    _assign(layer, **{kind: _rearrange(x, layouts[0][kind], _own(layouts[0][kind]), sizes) for kind, x in arrays.items()})
+    axes = layouts[0]
+    _assign(layer, **{kind: _rearrange(x, axes[kind], _own(axes[kind]), sizes) for kind, x in arrays.items()})
 
 
 def to_torch_weights(layer, prefix="", layout="conv", patch_order="channels_last"):
@@ -133,8 +134,7 @@ def _rearrange(array, before, after, sizes):
 
 def _sizes(layer, layouts, weight=None):
     """The size of each letter; `in_features`, where the layer leaves it open, as a weight of the only layout has it."""
-    shape = layer.kernel.shape if layer.built else layer._kernel_shape(layer.in_features)
-    sizes = dict(zip(_own(layouts[0]["weight"]), shape))
+    sizes = dict(zip(_own(layouts[0]["weight"]), layer._kernel_shape(layer.channels)))
     for letter in [letter for letter, size in sizes.items() if size is None and len(layouts) == 1]:
         entries, axis = next((n, axis) for n, axis in zip(weight.shape, layouts[0]["weight"]) if letter in axis)
         sizes[letter] = max(entries // math.prod(sizes[other] for other in axis if other != letter), 1)
@@ -148,8 +148,8 @@ def _fit_bias(layer, bias, shape, remedy):
     per_channel = bias.reshape(-1, bias.shape[-1])[0]
     if layer.stride != layer.patch_size or (bias != per_channel).any():
         raise ValueError(
-            "A bias per channel does the same as one per position of the patch only where patches tile and the latter is "
-            f"constant over the patch. Received: a bias of shape {bias.shape} for the shape {tuple(shape)}, "
+            "A bias per channel does the same as one per position of the patch only where patches tile and the latter "
+            f"is constant over the patch. Received: a bias of shape {bias.shape} for the shape {tuple(shape)}, "
             f"patch_size={layer.patch_size}, stride={layer.stride}. {remedy}"
         )
     return np.broadcast_to(per_channel, shape)
@@ -158,7 +158,7 @@ def _fit_bias(layer, bias, shape, remedy):
 def _assign(layer, weight, bias=None):
     """Assigns arrays of the layer's own axes; the last check comes before the first change."""
     if layer.use_bias:
-        remedy = f"Construct the layer with bias={'patch' if layer.use_bias is True else True!r}; this one is unchanged."
+        remedy = f"Construct the layer with bias={'patch' if layer.use_bias is True else True!r}. It is unchanged."
         bias = _fit_bias(layer, bias, layer._bias_shape(), remedy)
     if not layer.built:
         in_features = weight.shape[-1] if isinstance(layer, Unpatchify) else weight.shape[-2]

@@ -101,10 +101,9 @@ class Unpatchify(PatchLayer):
         Raises:
             ValueError: if the number of channels is not known.
         """
-        out_features = patchify.kernel.shape[-2] if patchify.built else patchify.in_features
         config = {
             "in_features": patchify.out_features,
-            "out_features": out_features,
+            "out_features": patchify.channels,
             "data_dim": patchify.data_dim,
             "patch_size": patchify.patch_size,
             "stride": patchify.stride,
@@ -137,7 +136,7 @@ class Unpatchify(PatchLayer):
 
     def _output_shape(self, input_shape, target):
         input_shape = geometry.as_shape(input_shape)
-        geometry.check_input(input_shape, self.data_dim, self.in_features)
+        geometry.check_input(input_shape, self.data_dim, self.channels)
         size = geometry.spatial_shape(self.axes, input_shape[1:-1], target)
         shape = (input_shape[0], *size, self.out_features)
         geometry.check_elements("output", shape)
@@ -154,7 +153,8 @@ class Unpatchify(PatchLayer):
             )
         if len(getattr(like, "shape", ())) != self.data_dim + 2:
             raise ValueError(
-                f"`like` must be a tensor with {self.data_dim + 2} axes: batch, {self.data_dim} of the signal, channels. "
+                f"`like` must be a tensor with {self.data_dim + 2} axes: "
+                f"batch, {self.data_dim} of the signal, channels. "
                 f"Received: like={like!r}. For a size in numbers, pass `output_spatial_shape`."
             )
         return shape_of(like)[1:-1]

@@ -8,9 +8,20 @@ def to_numpy(x):
     return np.asarray(keras.ops.convert_to_numpy(x))
 
 
+def apply(function, *arrays):
+    """The value of a function of tensors for arrays; on jax in one piece, which compiles sooner than its pieces."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        function = jax.jit(function)
+    return to_numpy(function(*(keras.ops.convert_to_tensor(a, a.dtype.name) for a in arrays)))
+
+
 def run(layer, x, **arguments):
-    """A layer's output as an array."""
-    return to_numpy(layer(keras.ops.convert_to_tensor(x), **arguments))
+    """A layer's output for an array."""
+    if not layer.built:
+        layer.build(x.shape)
+    return apply(lambda tensor: layer(tensor, **arguments), x)
 
 
 def gradients(function, arrays, weights):
@@ -23,7 +34,8 @@ def gradients(function, arrays, weights):
     if keras.backend.backend() == "jax":
         import jax
 
-        return [np.asarray(g) for g in jax.grad(total, argnums=tuple(range(len(tensors))))(*tensors)]
+        gradient = jax.jit(jax.grad(total, argnums=tuple(range(len(tensors)))))
+        return [np.asarray(g) for g in gradient(*tensors)]
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""The oracle: both layers and their gradients as plain loops over tokens, in NumPy float64; it shares no code with them."""
+"""The oracle: both layers and their gradients as loops over tokens, in NumPy float64; no code of the package is in it."""
 
 import itertools
 

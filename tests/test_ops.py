@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 import reference
-from backend import gradients, to_numpy
+from backend import apply, gradients
 from cases import CASES, COMPACT, FILLED, TOLERANCE, Case, normal, over_cases, over_implementations, over_paddings
-from keras import ops as K
 
 from keras_unpatchify.ops import patchify, unpatchify
 
 
 def on_arrays(operation, *arrays, **options):
-    return to_numpy(operation(*(None if a is None else K.convert_to_tensor(a) for a in arrays), **options))
+    return apply(lambda *tensors: operation(*tensors, **options), *arrays)
 
 
 @over_cases()

@@ -1,0 +1,148 @@
+"""What `weight_init` draws: ranges, variances, seeds and configs."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from backend import run, to_numpy
+from cases import normal
+from scipy import stats
+
+from keras_unpatchify import Patchify, Unpatchify
+from keras_unpatchify.initializers import FanInUniform, TorchUniform
+
+GRID, PATCH, IN, OUT = (5, 6), (4, 3), 48, 7
+LAYERS = pytest.mark.parametrize("layer_class", [Unpatchify, Patchify])
+
+
+def weights(layer_class, weight_init, **arguments):
+    layer = layer_class(IN, OUT, 2, PATCH, weight_init=weight_init, **arguments)
+    layer.build((None, None, None, IN))
+    return to_numpy(layer.kernel), to_numpy(layer.bias)
+
+
+def assert_uniform(values, bound):
+    """Within the bound, and uniform there by a Kolmogorov-Smirnov test that one seed in 10,000 would fail."""
+    assert np.abs(values).max() <= bound
+    assert stats.kstest(values.ravel(), "uniform", args=(-bound, 2 * bound)).pvalue > 1e-4
+
+
+@LAYERS
+def test_default_draws_kernel_and_bias_in_the_range_of_pytorch(layer_class):
+    kernel, bias = weights(layer_class, "default")
+    bound = 1 / math.sqrt(math.prod(PATCH) * (OUT if layer_class is Unpatchify else IN))
+    assert_uniform(kernel, bound)
+    assert_uniform(bias, bound)
+
+
+def test_default_draws_a_patch_bias_too():
+    _, bias = weights(Unpatchify, "default", bias="patch")
+    assert bias.shape == (*PATCH, OUT)
+    assert_uniform(bias, 1 / math.sqrt(math.prod(PATCH) * OUT))
+
+
+@pytest.mark.parametrize(("layer_class", "name"), [(Unpatchify, "ConvTranspose2d"), (Patchify, "Conv2d")])
+def test_default_is_the_distribution_of_a_pytorch_layer(layer_class, name):
+    torch = pytest.importorskip("torch", reason="compares with torch.nn")
+    torch.manual_seed(0)
+    module = getattr(torch.nn, name)(IN, OUT, PATCH)
+    kernel, _ = weights(layer_class, "default")
+    theirs = module.weight.detach().numpy()
+    assert stats.ks_2samp(kernel.ravel(), theirs.ravel()).pvalue > 1e-4
+    assert np.abs(kernel).max() == pytest.approx(np.abs(theirs).max(), rel=0.01)
+
+
+@LAYERS
+def test_zeros_gives_exactly_zero(layer_class):
+    kernel, bias = weights(layer_class, "zeros")
+    assert not kernel.any()
+    assert not bias.any()
+    layer = layer_class(IN, OUT, 2, PATCH, weight_init="zeros")
+    assert not run(layer, normal((2, *GRID, IN), 0)).any()
+
+
+@LAYERS
+def test_fan_in_counts_the_inputs_of_a_patch(layer_class):
+    kernel, bias = weights(layer_class, "fan_in")
+    assert_uniform(kernel, math.sqrt(6 / (IN * math.prod(PATCH))))
+    assert not bias.any()
+
+
+@pytest.mark.parametrize("in_features", [64, 1024])
+@pytest.mark.parametrize("stride", [(4, 3), (2, 3)])
+def test_fan_in_gives_a_pixel_the_variance_two_over_the_stride(in_features, stride):
+    """On average over the positions inside; four standard errors of this many seeded draws are below 10%."""
+    layer = Unpatchify(in_features, 16, 2, PATCH, stride, weight_init="fan_in")
+    y = run(layer, normal((16, 6, 6, in_features), 0))[:, 4:-4, 4:-4]
+    assert y.var() == pytest.approx(2 / math.prod(stride), rel=0.1)
+
+
+@LAYERS
+@pytest.mark.parametrize("weight_init", ["glorot_normal", keras.initializers.RandomNormal(stddev=0.1), "ones"])
+def test_any_keras_initializer_draws_the_kernel_and_the_bias_is_zero(layer_class, weight_init):
+    kernel, bias = weights(layer_class, weight_init)
+    assert kernel.any()
+    assert not bias.any()
+
+
+@LAYERS
+@pytest.mark.parametrize("weight_init", ["default", "fan_in", TorchUniform(), keras.initializers.GlorotUniform()])
+def test_two_layers_draw_different_numbers(layer_class, weight_init):
+    one, two = (weights(layer_class, weight_init)[0] for _ in range(2))
+    assert np.abs(one - two).min() > 0
+
+
+def test_kernel_and_bias_are_drawn_apart():
+    for weight_init in ("default", TorchUniform(seed=1)):
+        layer = Unpatchify(1, 12, 1, 1, weight_init=weight_init)
+        layer.build((None, None, 1))
+        kernel, bias = to_numpy(layer.kernel).ravel(), to_numpy(layer.bias)
+        assert np.abs(kernel - bias).min() > 0
+
+
+@LAYERS
+def test_a_seed_repeats_the_draw(layer_class):
+    for one, two in zip(*(weights(layer_class, TorchUniform(seed=5)) for _ in range(2))):
+        np.testing.assert_array_equal(one, two)
+    keras.utils.set_random_seed(3)
+    one = weights(layer_class, "default")
+    keras.utils.set_random_seed(3)
+    two = weights(layer_class, "default")
+    np.testing.assert_array_equal(one[0], two[0])
+    np.testing.assert_array_equal(one[1], two[1])
+
+
+@LAYERS
+def test_a_seeded_named_draw_is_the_named_draw(layer_class):
+    """An instance stands for the name, with the bias that belongs to it."""
+    kernel, bias = weights(layer_class, TorchUniform(seed=5))
+    bound = 1 / math.sqrt(math.prod(PATCH) * (OUT if layer_class is Unpatchify else IN))
+    assert_uniform(kernel, bound)
+    assert_uniform(bias, bound)
+
+
+@pytest.mark.parametrize("initializer", [TorchUniform(seed=4), FanInUniform(fan=9, seed=4), FanInUniform(seed=4)])
+def test_initializers_come_back_from_their_config(initializer):
+    config = keras.initializers.serialize(initializer)
+    again = keras.initializers.deserialize(config)
+    assert again.get_config() == initializer.get_config()
+    np.testing.assert_array_equal(to_numpy(again((3, 2, 4))), to_numpy(initializer((3, 2, 4))))
+    assert config["registered_name"].startswith("keras_unpatchify>")
+
+
+def test_initializers_read_the_fan_from_a_transposed_kernel():
+    assert_uniform(to_numpy(FanInUniform(seed=1)((4, 4, 8, 32))), math.sqrt(6 / (16 * 32)))
+    assert_uniform(to_numpy(TorchUniform(seed=1)((4, 4, 8, 32))), math.sqrt(1 / (16 * 8)))
+
+
+def test_initializers_serve_the_transposed_convolutions_of_keras():
+    layer = keras.layers.Conv2DTranspose(8, 4, strides=4, kernel_initializer=FanInUniform(seed=1))
+    layer.build((None, 3, 3, 32))
+    assert_uniform(to_numpy(layer.kernel), math.sqrt(6 / (16 * 32)))
+
+
+@pytest.mark.parametrize("seed", ["one", 1.5])
+def test_a_seed_of_another_kind_is_refused(seed):
+    with pytest.raises(ValueError, match="seed"):
+        TorchUniform(seed=seed)

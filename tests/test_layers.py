@@ -1,0 +1,342 @@
+"""What a Keras user expects of a layer: shapes, configs, policies, training, and its weights."""
+
+import inspect
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import reference
+from backend import run, to_numpy
+from cases import CASES, COMPACT, TOLERANCE, normal, over_cases, over_implementations, over_paddings
+
+import keras_unpatchify
+from keras_unpatchify import Patchify, Unpatchify
+
+LAYERS = pytest.mark.parametrize("layer_class", [Unpatchify, Patchify])
+
+
+def unpatchify_layer(case, **options):
+    return Unpatchify(case.token, case.signal, **case.arguments, **options)
+
+
+def patchify_layer(case, **options):
+    return Patchify(case.signal, case.token, **case.arguments, **options)
+
+
+@over_cases()
+@over_paddings
+def test_unpatchify_computes_what_its_weights_say(case, padding):
+    layer = unpatchify_layer(case, padding=padding)
+    for size in (None, *case.sizes(padding)):
+        actual = run(layer, case.tokens(), output_spatial_shape=size)
+        weights = to_numpy(layer.kernel), to_numpy(layer.bias)
+        expected = reference.unpatchify(case.tokens(), *weights, stride=case.stride, padding=padding, size=size)
+        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+
+
+@over_cases()
+@over_paddings
+def test_patchify_computes_what_its_weights_say(case, padding):
+    layer = patchify_layer(case, padding=padding)
+    for size in case.sizes(padding):
+        actual = run(layer, case.signals(size))
+        weights = to_numpy(layer.kernel), to_numpy(layer.bias)
+        expected = reference.patchify(case.signals(size), *weights, stride=case.stride, padding=padding)
+        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+
+
+@over_cases()
+@over_paddings
+def test_the_symbolic_shape_is_the_eager_shape(case, padding):
+    layer = unpatchify_layer(case, padding=padding)
+    symbolic = keras.Input((*case.grid, case.token), batch_size=case.batch)
+    for size in (None, *case.sizes(padding)):
+        eager = run(layer, case.tokens(), output_spatial_shape=size)
+        assert layer(symbolic, output_spatial_shape=size).shape == eager.shape
+        if size is None:
+            assert layer.compute_output_shape(symbolic.shape) == eager.shape
+    layer = patchify_layer(case, padding=padding)
+    for size in case.sizes(padding):
+        symbolic = keras.Input((*size, case.signal), batch_size=case.batch)
+        shape = run(layer, case.signals(size)).shape
+        assert layer(symbolic).shape == layer.compute_output_shape(symbolic.shape) == shape
+
+
+def test_axes_that_are_unknown_stay_unknown():
+    layer = Unpatchify(8, 3, 2, 4)
+    assert layer.compute_output_shape((None, None, 5, 8)) == (None, None, 20, 3)
+    assert layer(keras.Input((None, 5, 8)), output_spatial_shape=(9, 21)).shape == (None, 9, 21, 3)
+    assert Patchify(3, 8, 2, 4).compute_output_shape((2, None, 22, 3)) == (2, None, 5, 8)
+
+
+@over_cases(COMPACT)
+@over_implementations
+def test_a_functional_model_with_open_sizes_takes_several(case, implementation):
+    tokens = keras.Input((*(None,) * case.data_dim, case.token))
+    layer = unpatchify_layer(case, implementation=implementation)
+    model = keras.Model(tokens, layer(tokens))
+    weights = to_numpy(layer.kernel), to_numpy(layer.bias)
+    for larger in (0, 2, 5):
+        x = normal((2, *(n + larger for n in case.grid), case.token), larger)
+        expected = reference.unpatchify(x, *weights, stride=case.stride)
+        np.testing.assert_allclose(model.predict(x, verbose=0), expected, **TOLERANCE)
+
+
+@over_cases(COMPACT)
+@over_implementations
+def test_patchify_in_a_functional_model_with_open_sizes(case, implementation):
+    signal = keras.Input((*(None,) * case.data_dim, case.signal))
+    for padding in ("valid", "same"):
+        layer = patchify_layer(case, implementation=implementation, padding=padding)
+        model = keras.Model(signal, layer(signal))
+        weights = to_numpy(layer.kernel), to_numpy(layer.bias)
+        for larger in (0, 1, 5):
+            x = normal((2, *(n + larger for n in case.default_size("valid")), case.signal), larger)
+            expected = reference.patchify(x, *weights, stride=case.stride, padding=padding)
+            np.testing.assert_allclose(model.predict(x, verbose=0), expected, **TOLERANCE)
+
+
+@LAYERS
+def test_one_kernel_shape_for_the_pair(layer_class):
+    layer = layer_class(6, 4, 2, (3, 5))
+    layer.build((None, 9, 10, 6))
+    signal, token = (4, 6) if layer_class is Unpatchify else (6, 4)
+    assert tuple(layer.kernel.shape) == (3, 5, signal, token)
+    assert tuple(layer.bias.shape) == (4,)
+    assert [weight.path.split("/")[-1] for weight in layer.weights] == ["kernel", "bias"]
+    assert layer.count_params() == 3 * 5 * 6 * 4 + 4
+
+
+@LAYERS
+def test_none_reads_the_channels_from_the_input(layer_class):
+    layer = layer_class(None, 4, 1, 2)
+    assert run(layer, normal((2, 4, 5), 0)).shape[-1] == 4
+    assert 5 in layer.kernel.shape
+    assert layer.get_config()["in_features"] is None
+
+
+@LAYERS
+def test_without_bias_there_is_none(layer_class):
+    layer = layer_class(3, 4, 1, 2, bias=False)
+    layer.build((None, 6, 3))
+    assert layer.bias is None
+    assert len(layer.weights) == 1
+
+
+@LAYERS
+def test_numpy_integers_are_integers(layer_class):
+    one, two = np.int64(1), np.int32(2)
+    layer = layer_class(two, two, one, [two], (one,))
+    assert layer.get_config() | {"name": ""} == layer_class(2, 2, 1, 2, 1).get_config() | {"name": ""}
+
+
+@LAYERS
+def test_whole_numbers_are_converted(layer_class):
+    """The pixels of a photograph come as bytes."""
+    layer = layer_class(3, 4, 1, 2)
+    pixels = np.arange(24, dtype="uint8").reshape(2, 4, 3)
+    np.testing.assert_allclose(run(layer, pixels), run(layer, pixels.astype("float32")), rtol=1e-6)
+
+
+@LAYERS
+def test_channels_first_in_the_configuration_changes_nothing(layer_class):
+    x = normal((2, 4, 4, 3), 0)
+    layer = layer_class(3, 5, 2, 3, 1)
+    expected = run(layer, x)
+    before = keras.config.image_data_format()
+    try:
+        keras.config.set_image_data_format("channels_first")
+        for implementation in ("conv_transpose", "matmul"):
+            again = layer_class.from_config(layer.get_config() | {"implementation": implementation})
+            again.build(x.shape)
+            again.set_weights(layer.get_weights())
+            np.testing.assert_allclose(run(again, x), expected, **TOLERANCE)
+    finally:
+        keras.config.set_image_data_format(before)
+
+
+CONFIG = {
+    "bias": False,
+    "weight_init": "fan_in",
+    "padding": "same",
+    "implementation": "matmul",
+    "kernel_regularizer": "l2",
+    "bias_regularizer": "l1",
+    "activity_regularizer": "l2",
+    "kernel_constraint": "non_neg",
+    "bias_constraint": "max_norm",
+    "name": "other",
+    "dtype": "mixed_bfloat16",
+    "trainable": False,
+}
+
+
+@LAYERS
+def test_every_argument_is_in_the_config_and_comes_back(layer_class):
+    names = set(inspect.signature(layer_class).parameters) - {"kwargs"}
+    names |= set(inspect.signature(keras_unpatchify.patch_layer.PatchLayer).parameters) - {"kwargs"}
+    layer = layer_class(6, 4, 2, (3, 5), 2, **CONFIG)
+    config = layer.get_config()
+    assert names <= set(config)
+    plain = layer_class(6, 4, 2, (3, 5)).get_config()
+    assert all(config[name] != plain[name] for name in CONFIG)
+    assert layer_class.from_config(config).get_config() == config
+
+
+def test_overlap_is_in_the_config():
+    layer = Unpatchify(6, 4, 2, 3, overlap="mean", bias="patch")
+    config = layer.get_config()
+    assert (config["overlap"], config["bias"]) == ("mean", "patch")
+    assert Unpatchify.from_config(config).get_config() == config
+
+
+@LAYERS
+def test_an_initializer_comes_back_from_the_config(layer_class):
+    layer = layer_class(6, 4, 2, 3, weight_init=keras.initializers.RandomNormal(stddev=0.2, seed=3))
+    again = layer_class.from_config(layer.get_config())
+    assert again.weight_init.get_config() == layer.weight_init.get_config()
+
+
+@LAYERS
+def test_the_summary_and_the_repr_name_the_layer(layer_class, capsys):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layer_class(3, 4, 2, 4)(inputs))
+    model.summary()
+    assert layer_class.__name__ in capsys.readouterr().out
+    assert layer_class.__name__ in repr(model.layers[1])
+
+
+@LAYERS
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+@over_implementations
+def test_half_precision(layer_class, policy, implementation):
+    """Products of three numbers each in at most 9 overlapping patches; bfloat16 keeps 8 bits of each."""
+    layer = layer_class(3, 4, 2, 3, 1, dtype=policy, implementation=implementation, weight_init="fan_in")
+    x = normal((2, 5, 6, 3), 0)
+    y = layer(keras.ops.convert_to_tensor(x))
+    assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+    assert layer(keras.Input((5, 6, 3))).dtype == layer.compute_dtype
+    exact = layer_class.from_config(layer.get_config() | {"dtype": "float32"})
+    exact.build(x.shape)
+    exact.set_weights([np.asarray(w, "float32") for w in layer.get_weights()])
+    np.testing.assert_allclose(to_numpy(y).astype("float32"), run(exact, x), rtol=0.05, atol=0.1)
+
+
+@pytest.mark.float64
+@LAYERS
+@over_implementations
+def test_double_precision(layer_class, implementation, double):
+    with double:
+        layer = layer_class(3, 4, 2, 3, 2, dtype="float64", implementation=implementation)
+        x = normal((2, 5, 6, 3), 0).astype("float64")
+        y = run(layer, x)
+        weights = [to_numpy(w) for w in layer.get_weights()]
+    oracle = reference.unpatchify if layer_class is Unpatchify else reference.patchify
+    assert y.dtype == weights[0].dtype == "float64"
+    np.testing.assert_allclose(y, oracle(x, *weights, stride=(2, 2)), rtol=1e-12, atol=1e-12)
+
+
+@LAYERS
+def test_frozen_weights_are_not_trainable(layer_class):
+    layer = layer_class(3, 4, 1, 2)
+    layer.build((None, 4, 3))
+    layer.trainable = False
+    assert not layer.trainable_weights
+    assert len(layer.non_trainable_weights) == 2
+
+
+@LAYERS
+def test_regularizers_add_to_the_losses(layer_class):
+    options = {"kernel_regularizer": "l2", "bias_regularizer": "l2", "activity_regularizer": "l2"}
+    layer = layer_class(3, 4, 1, 2, **options)
+    run(layer, normal((2, 4, 3), 0))
+    assert len(layer.losses) == 3
+    kernel = to_numpy(layer.kernel)
+    assert min(float(to_numpy(loss)) for loss in layer.losses) > 0
+    assert any(float(to_numpy(loss)) == pytest.approx(0.01 * (kernel**2).sum(), rel=1e-5) for loss in layer.losses)
+
+
+@pytest.mark.trains
+@LAYERS
+@pytest.mark.parametrize(
+    ("jit_compile", "implementation"), [(True, "auto"), (False, "matmul"), (False, "conv_transpose")]
+)
+def test_fit_learns(layer_class, jit_compile, implementation):
+    """Learning from a layer of the same kind is a linear problem: the loss falls at every epoch."""
+    inputs = keras.Input((6, 6, 3))
+    teacher = layer_class(3, 2, 2, 3, 2)
+    model = keras.Model(inputs, layer_class(3, 2, 2, 3, 2, implementation=implementation)(inputs))
+    x = normal((32, 6, 6, 3), 0)
+    model.compile(keras.optimizers.Adam(0.02), "mse", jit_compile=jit_compile)
+    history = model.fit(x, run(teacher, x), epochs=4, batch_size=8, verbose=0).history["loss"]
+    assert all(later < earlier for earlier, later in itertools.pairwise(history))
+
+
+@pytest.mark.trains
+def test_constraints_hold_after_a_step():
+    inputs = keras.Input((4, 3))
+    layer = Unpatchify(3, 2, 1, 2, kernel_constraint="non_neg", bias_constraint="non_neg")
+    model = keras.Model(inputs, layer(inputs))
+    model.compile("sgd", "mse")
+    model.fit(normal((8, 4, 3), 0), normal((8, 8, 2), 1), verbose=0)
+    assert to_numpy(layer.kernel).min() >= 0
+    assert to_numpy(layer.bias).min() >= 0
+
+
+def test_the_start_of_a_residual_stream():
+    """With zeros a block adds nothing at first, and its gradient is not zero."""
+    inputs = keras.Input((4, 4, 3))
+    branch = Unpatchify(8, 3, 2, 2, weight_init="zeros")(Patchify(3, 8, 2, 2)(inputs))
+    model = keras.Model(inputs, inputs + branch)
+    x = normal((2, 4, 4, 3), 0)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), x)
+
+
+@over_cases(["2d-overlap"])
+def test_saved_models_come_back_without_custom_objects(case, tmp_path):
+    signal = keras.Input((*(None,) * case.data_dim, case.signal))
+    patchify = patchify_layer(case, padding="same", weight_init=keras.initializers.RandomNormal(seed=1))
+    unpatchify = Unpatchify.from_patchify(patchify, overlap="mean")
+    model = keras.Model(signal, unpatchify(patchify(signal), like=signal))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for size in [(7, 9), (12, 5)]:
+        x = normal((2, *size, case.signal), 0)
+        y = again.predict(x, verbose=0)
+        assert y.shape == x.shape
+        np.testing.assert_allclose(y, model.predict(x, verbose=0), rtol=1e-6, atol=1e-6)
+
+
+def test_the_output_shape_is_saved_with_the_model(tmp_path):
+    case = CASES["2d-mixed"]
+    size = case.sizes("valid")[-1]
+    tokens = keras.Input((*case.grid, case.token))
+    model = keras.Model(tokens, unpatchify_layer(case)(tokens, output_spatial_shape=size))
+    assert model.output_shape == (None, *size, case.signal)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.output_shape == model.output_shape
+    y = again.predict(case.tokens(), verbose=0)
+    np.testing.assert_allclose(y, model.predict(case.tokens(), verbose=0), rtol=1e-6, atol=1e-6)
+
+
+@LAYERS
+def test_weights_files_and_lists_come_back(layer_class, tmp_path):
+    def model():
+        inputs = keras.Input((4, 4, 3))
+        return keras.Model(inputs, layer_class(3, 4, 2, 2)(inputs))
+
+    one, two, three = model(), model(), model()
+    one.save_weights(tmp_path / "some.weights.h5")
+    two.load_weights(tmp_path / "some.weights.h5")
+    three.set_weights(one.get_weights())
+    for a, b, c in zip(one.get_weights(), two.get_weights(), three.get_weights()):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_public_names():
+    assert set(keras_unpatchify.__all__) <= set(dir(keras_unpatchify))
+    for name in keras_unpatchify.__all__:
+        assert inspect.getdoc(getattr(keras_unpatchify, name))
