@@ -74,9 +74,11 @@ class Axis(NamedTuple):
         if size is None:
             grid, size = 1, self.size(1)
         excess = self.natural(grid) - size
-        # max(excess, 0) // 2, in operations that every kind of size has
-        before = 0 if self.padding == "valid" else (excess + abs(excess)) // 4
-        return before, excess - before
+        if self.padding == "valid":
+            return 0, excess
+        # max(excess, 0), in operations that every kind of size has; without gaps it is never negative
+        padded = excess if self.patch >= self.stride else (excess + abs(excess)) // 2
+        return padded // 2, excess - padded // 2
 
 
 def make_axes(patch_size, stride=None, padding="valid", data_dim=None):
@@ -199,7 +201,7 @@ def as_shape(shape):
 
 def check_elements(name, shape, limit=MAX_TENSOR_ELEMENTS):
     """Refuses a shape of more than `limit` elements; an axis that is not known counts as 1."""
-    if math.prod(int(n) for n in shape if is_static(n)) > limit:
+    if math.prod([int(n) for n in shape if is_static(n)]) > limit:
         raise ValueError(
             f"The {name} must have at most {limit} elements. Received: shape={as_text(shape)}. Use smaller sizes."
         )

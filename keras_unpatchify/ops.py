@@ -101,7 +101,7 @@ def unpatchify(
         y = _sum_patches(_product(x, kernel, patch_bias), axes, grid, signal)
     y = _fit(y, geometry.edges(axes, grid, output_spatial_shape, whole_blocks=not native, sign=1))
     if overlap == "mean" and _overlapping(axes):
-        y = y / _coverage(axes, grid, size, y.dtype)
+        y = y / _coverage(axes, grid, output_spatial_shape, y.dtype)
     return y if bias is None else y + bias
 
 
@@ -179,12 +179,12 @@ def _gather_patches(x, axes, grid):
             x = ops.concatenate([x[:, j : j + grid[i]] for j in range(axis.blocks)], axis=-1)
         if axis.remainder:
             x = ops.reshape(x, (-1, axis.blocks * axis.stride * rest))[:, : axis.patch * rest]
-    return ops.reshape(x, (-1, math.prod(axis.patch for axis in axes) * signal))
+    return ops.reshape(x, (-1, math.prod([axis.patch for axis in axes]) * signal))
 
 
 def _behind(axes, grid, signal, i):
     """Sizes behind axis i, merged: tokens, and positions of a patch times channels."""
-    return math.prod(grid[i + 1 :]), math.prod(axis.patch for axis in axes[i + 1 :]) * signal
+    return math.prod(grid[i + 1 :]), math.prod([axis.patch for axis in axes[i + 1 :]]) * signal
 
 
 def _fit(x, edges):
@@ -210,9 +210,8 @@ def _compare_grid(x, axes, grid, size):
 def _coverage(axes, grid, size, dtype):
     """How many patches cover each position, at least 1: (*size, 1)."""
     coverage = ops.ones((), dtype)
-    for axis, n, positions in zip(axes, grid, size):
-        position = ops.arange(positions) + axis.reach(n, positions)[0]
-        first = ops.maximum(position - axis.patch + axis.stride, 0) // axis.stride
-        last = ops.minimum(position // axis.stride, n - 1)
-        coverage = ops.expand_dims(coverage, -1) * ops.cast(ops.maximum(last - first + 1, 1), dtype)
+    edges = geometry.edges(axes, grid, size, whole_blocks=True, sign=1)
+    for axis, n, edge in zip(axes, grid, edges):
+        count = _fit(_sum_patches(ops.ones((n, axis.patch), dtype), [axis], [n], signal=1), [edge])  # (1, size, 1)
+        coverage = ops.expand_dims(coverage, -1) * ops.maximum(count[0, :, 0], 1)
     return ops.expand_dims(coverage, -1)

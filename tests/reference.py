@@ -1,4 +1,4 @@
-"""The oracle: both layers and their gradients as loops over tokens, in NumPy float64; no code of the package is in it."""
+"""The oracle: both layers and their gradients as loops over tokens, in NumPy float64, apart from the package."""
 
 import itertools
 
