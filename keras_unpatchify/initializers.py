@@ -12,6 +12,8 @@ import math
 
 import keras
 
+from keras_unpatchify import geometry
+
 NAMES = ("default", "zeros", "fan_in")
 
 
@@ -21,15 +23,23 @@ class _FanUniform(keras.initializers.Initializer):
     gain = None
 
     def __init__(self, fan=None, seed=None):
-        self.fan = fan
-        self.seed = keras.initializers.RandomUniform(seed=seed).get_config()["seed"]
+        if not (seed is None or isinstance(seed, (int, keras.random.SeedGenerator))):
+            raise ValueError(
+                f"`seed` must be an integer, a `keras.random.SeedGenerator`, or None. Received: seed={seed!r}"
+            )
+        self.fan = None if fan is None else geometry.positive_int("fan", fan)
+        self.seed = seed
 
     def __call__(self, shape, dtype=None):
         bound = math.sqrt(self.gain / (self.fan or self.kernel_fan(shape)))
         return keras.initializers.RandomUniform(-bound, bound, seed=self.seed)(shape, dtype=dtype)
 
     def get_config(self):
-        return {"fan": self.fan, "seed": self.seed}
+        return {"fan": self.fan, "seed": keras.saving.serialize_keras_object(self.seed)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config["fan"], keras.saving.deserialize_keras_object(config["seed"]))
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")

@@ -48,7 +48,7 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     if native:
         y = ops.conv(x, kernel, [axis.stride for axis in axes], padding="valid", data_format="channels_last")
     else:
-        y = _gather_patches(x, axes, grid) @ ops.reshape(kernel, (-1, token))
+        y = _matmul(_gather_patches(x, axes, grid), ops.reshape(kernel, (-1, token)))
     y = ops.reshape(y, (-1, *grid, token))
     return y if bias is None else y + bias
 
@@ -106,8 +106,12 @@ def unpatchify(
 
 
 def _tensors(*arrays):
-    # Between tensors the package writes @, + and /: `keras.ops` would round float64 to float32 on torch and numpy.
     return [None if array is None else ops.convert_to_tensor(array) for array in arrays]
+
+
+def _matmul(a, b):
+    # `ops.matmul`, like `ops.add`, rounds float64 to float32 on torch and numpy; NumPy widens bfloat16 to float32.
+    return ops.cast(a @ b, a.dtype)
 
 
 def _read(kernel, stride, padding):
@@ -144,7 +148,7 @@ def _transposed_convolution(x, kernel, patch_bias, axes):
 def _product(x, kernel, patch_bias):
     """(batch, *grid, token) -> (tokens, prod(patch) * signal)."""
     token = kernel.shape[-1]
-    y = ops.reshape(x, (-1, token)) @ ops.transpose(ops.reshape(kernel, (-1, token)))
+    y = _matmul(ops.reshape(x, (-1, token)), ops.transpose(ops.reshape(kernel, (-1, token))))
     return y if patch_bias is None else y + ops.reshape(patch_bias, (-1,))
 
 

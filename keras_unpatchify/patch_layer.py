@@ -93,7 +93,7 @@ class PatchLayer(keras.layers.Layer):
         return (self.out_features,)
 
     def _check_dtype(self, dtype):
-        if "complex" in keras.backend.standardize_dtype(dtype):
+        if "complex" in str(dtype):
             raise ValueError(f"The input must be real. Received: dtype={dtype}. Pass the two parts as channels.")
 
     def _as_input(self, x):

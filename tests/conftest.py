@@ -87,4 +87,9 @@ def double():
         return contextlib.nullcontext()
     import jax
 
-    return jax.enable_x64(True)
+    try:
+        return jax.enable_x64(True)
+    except AttributeError:  # before jax 0.8
+        from jax.experimental import enable_x64
+
+        return enable_x64()

@@ -107,11 +107,12 @@ def test_stateless_calls_differentiate_and_map(implementation):
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_lowers_for_accelerators_that_this_machine_lacks(platform, implementation):
     import jax
+    from jax import export
 
     there, back = pair(CASES["2d-overlap"], implementation)
     x = CASES["2d-overlap"].signals((7, 9))
     run(back, run(there, x))
-    exported = jax.export.export(jax.jit(lambda x: back(there(x), like=x)), platforms=[platform])(x)
+    exported = export.export(jax.jit(lambda x: back(there(x), like=x)), platforms=[platform])(x)
     assert exported.platforms == (platform,)
     assert exported.out_avals[0].shape == x.shape
 

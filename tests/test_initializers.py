@@ -1,6 +1,7 @@
 """What `weight_init` draws: ranges, variances, seeds and configs."""
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -144,5 +145,21 @@ def test_initializers_serve_the_transposed_convolutions_of_keras():
 
 @pytest.mark.parametrize("seed", ["one", 1.5])
 def test_a_seed_of_another_kind_is_refused(seed):
-    with pytest.raises(ValueError, match="seed"):
+    text = f"`seed` must be an integer, a `keras.random.SeedGenerator`, or None. Received: seed={seed!r}"
+    with pytest.raises(ValueError, match=re.escape(text)):
         TorchUniform(seed=seed)
+
+
+@pytest.mark.parametrize("fan", [0, 1.5, "2"])
+def test_a_fan_of_another_kind_is_refused(fan):
+    with pytest.raises(ValueError, match=re.escape(f"`fan` must be a positive integer. Received: fan={fan!r}")):
+        FanInUniform(fan=fan)
+
+
+def test_a_seed_generator_moves_on_and_is_saved():
+    generator = keras.random.SeedGenerator(3)
+    initializer = TorchUniform(fan=4, seed=generator)
+    one, two = to_numpy(initializer((50,))), to_numpy(initializer((50,)))
+    assert np.abs(one - two).min() > 0
+    config = keras.initializers.serialize(initializer)
+    assert keras.initializers.deserialize(config).seed.get_config()["seed"] == 3

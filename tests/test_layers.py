@@ -250,7 +250,7 @@ def test_frozen_weights_are_not_trainable(layer_class):
 def test_regularizers_add_to_the_losses(layer_class):
     options = {"kernel_regularizer": "l2", "bias_regularizer": "l2", "activity_regularizer": "l2"}
     layer = layer_class(3, 4, 1, 2, **options)
-    run(layer, normal((2, 4, 3), 0))
+    layer(keras.ops.convert_to_tensor(normal((2, 4, 3), 0)))
     assert len(layer.losses) == 3
     kernel = to_numpy(layer.kernel)
     assert min(float(to_numpy(loss)) for loss in layer.losses) > 0
