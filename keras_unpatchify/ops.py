@@ -40,6 +40,7 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     """
     x, kernel, bias = _tensors(x, kernel, bias)
     axes, signal, token = _read(kernel, stride, padding)
+    _check_bias(bias, [(token,)])
     geometry.check_input(x.shape, len(axes), signal)
     size = ops.shape(x)[1:-1]
     grid = geometry.grid_shape(axes, size)
@@ -86,6 +87,7 @@ def unpatchify(
     """
     x, kernel, bias = _tensors(x, kernel, bias)
     axes, signal, token = _read(kernel, stride, padding)
+    _check_bias(bias, [(signal,), tuple(kernel.shape[:-1])])
     geometry.check_input(x.shape, len(axes), token)
     grid = ops.shape(x)[1:-1]
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
@@ -123,6 +125,12 @@ def _read(kernel, stride, padding):
             f"Received: kernel.shape={tuple(kernel.shape)}"
         )
     return geometry.make_axes(patch, stride, padding, len(patch)), signal, token
+
+
+def _check_bias(bias, shapes):
+    if bias is not None and tuple(bias.shape) not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise ValueError(f"The bias must have the shape {expected}. Received: bias.shape={tuple(bias.shape)}")
 
 
 def _overlapping(axes):

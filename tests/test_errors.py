@@ -294,3 +294,12 @@ def test_the_operations_check_as_the_layers_do(operation):
     )
     with pytest.raises(ValueError, match=re.escape(text)):
         operation(x, kernel[0, 0])
+
+
+def test_the_operations_check_the_bias():
+    x, kernel = np.ones((1, 4, 4, 3), "float32"), np.ones((2, 2, 3, 3), "float32")
+    with pytest.raises(ValueError, match=re.escape("The bias must have the shape (3,). Received: bias.shape=(1,)")):
+        patchify(x, kernel, np.ones(1, "float32"))
+    text = "The bias must have the shape (3,) or (2, 2, 3). Received: bias.shape=(2, 3)"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        unpatchify(x, kernel, np.ones((2, 3), "float32"))
