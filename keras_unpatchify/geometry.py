@@ -46,6 +46,11 @@ class Axis(NamedTuple):
         """Positions by which the blocks of a patch exceed it."""
         return self.blocks * self.stride - self.patch
 
+    @property
+    def tiles(self):
+        """Whether patches lie edge to edge."""
+        return self.patch == self.stride
+
     def grid(self, size):
         """Tokens of a signal."""
         return (size - self.shortest) // self.stride + 1

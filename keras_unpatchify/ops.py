@@ -16,7 +16,7 @@ OVERLAPS = ("sum", "mean")
 
 # Where patches overlap, "auto" takes the native convolution on these backends if there are fewer token channels per
 # signal channel than the number; everywhere else the matrix product.
-NATIVE_BELOW = {"torch": 8, "tensorflow": 8}
+NATIVE_BELOW = {"torch": 4, "tensorflow": 4}
 
 
 def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementation="auto"):
@@ -94,14 +94,17 @@ def unpatchify(
     geometry.check_elements("output", (x.shape[0], *size, signal))
     geometry.one_of("overlap", overlap, OVERLAPS)
     native = _is_native(implementation, axes, signal, token)
-    patch_bias, bias = (bias, None) if bias is not None and len(bias.shape) > 1 else (None, bias)
+    edges = geometry.edges(axes, grid, output_spatial_shape, whole_blocks=not native, sign=1)
     if output_spatial_shape is not None:
         x = _compare_grid(x, axes, grid, size)
+    if bias is not None and not native and all(axis.tiles for axis in axes) and not any(map(any, next(zip(*edges)))):
+        bias = ops.broadcast_to(bias, kernel.shape[:-1])  # each position lies in one patch: part of the product, then
+    patch_bias, bias = (bias, None) if bias is not None and len(bias.shape) > 1 else (None, bias)
     if native:
         y = _transposed_convolution(x, kernel, patch_bias, axes)
     else:
         y = _sum_patches(_product(x, kernel, patch_bias), axes, grid, signal)
-    y = _fit(y, geometry.edges(axes, grid, output_spatial_shape, whole_blocks=not native, sign=1))
+    y = _fit(y, edges)
     if overlap == "mean" and _overlapping(axes):
         y = y / _coverage(axes, grid, output_spatial_shape, y.dtype)
     return y if bias is None else y + bias
@@ -113,7 +116,8 @@ def _tensors(*arrays):
 
 def _matmul(a, b):
     # `ops.matmul`, like `ops.add`, rounds float64 to float32 on torch and numpy; NumPy widens bfloat16 to float32.
-    return ops.cast(a @ b, a.dtype)
+    y = a @ b
+    return y if y.dtype == a.dtype else ops.cast(y, a.dtype)
 
 
 def _read(kernel, stride, padding):
@@ -167,13 +171,12 @@ def _sum_patches(y, axes, grid, signal):
     """
     for i, axis in enumerate(axes):
         across, rest = _behind(axes, grid, signal, i)
-        y = ops.reshape(y, (-1, grid[i], across, axis.patch * rest))
-        if axis.remainder:
+        if not axis.tiles:
+            y = ops.reshape(y, (-1, grid[i], across, axis.patch * rest))
             y = ops.pad(y, [(0, 0), (0, 0), (0, 0), (0, axis.remainder * rest)])
-        if axis.blocks > 1:
-            blocks = ops.split(y, axis.blocks, axis=-1)
-            shifted = [ops.pad(b, [(0, 0), (j, axis.blocks - 1 - j), (0, 0), (0, 0)]) for j, b in enumerate(blocks)]
-            y = sum(shifted[1:], shifted[0])
+            blocks = enumerate(ops.split(y, axis.blocks, axis=-1))
+            first, *others = [ops.pad(b, [(0, 0), (j, axis.blocks - 1 - j), (0, 0), (0, 0)]) for j, b in blocks]
+            y = sum(others, first)
         if i < len(axes) - 1:
             y = ops.swapaxes(ops.reshape(y, (-1, across, axis.stride, rest)), 1, 2)
     return ops.reshape(y, (-1, *((n + axis.blocks - 1) * axis.stride for axis, n in zip(axes, grid)), signal))
@@ -186,11 +189,10 @@ def _gather_patches(x, axes, grid):
         across, rest = _behind(axes, grid, signal, i)
         if i < len(axes) - 1:
             x = ops.swapaxes(ops.reshape(x, (-1, axis.stride, across, rest)), 1, 2)
-        if axis.blocks > 1:
+        if not axis.tiles:
             x = ops.reshape(x, (-1, grid[i] + axis.blocks - 1, across, axis.stride * rest))
             x = ops.concatenate([x[:, j : j + grid[i]] for j in range(axis.blocks)], axis=-1)
-        if axis.remainder:
-            x = ops.reshape(x, (-1, axis.blocks * axis.stride * rest))[:, : axis.patch * rest]
+            x = x[..., : axis.patch * rest]
     return ops.reshape(x, (-1, math.prod([axis.patch for axis in axes]) * signal))
 
 

@@ -1,0 +1,177 @@
+"""Speed, memory and compile time of Unpatchify against everything it stands in for, on the current Keras backend.
+
+    KERAS_BACKEND=torch python benchmarks/bench.py [--out DIR] [--rounds N] [--quick]
+
+Writes all numbers, `{backend}-{device}.json`, and their tables and goals, `{backend}-{device}.md`; the device is what
+the backend sees. Then `python benchmarks/plot.py` draws the picture of all results.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import machine
+import report
+from keras import ops
+from timing import BACKEND, STEPS, jax_functions, medians, random_input, steps
+from workloads import WORKLOADS, Workload, contenders, make
+
+# Largest difference between contenders, as a fraction of the largest value: rounding in sums of up to 10^6 products,
+# on a GPU with factors of 10 mantissa bits.
+TOLERANCE = {"cpu": 1e-4, "gpu": 1e-2}
+NATIVE_3D = "jax takes minutes for one native 3D transposed convolution on a CPU: left out"
+
+
+def left_out(workload, contender):
+    """Why a contender is not measured, or `None`."""
+    native = contender in ("conv_transpose", "keras") and len(workload.grid) == 3
+    return NATIVE_3D if native and BACKEND == "jax" and machine.device() == "cpu" else None
+
+
+def input_of(workload):
+    return random_input(workload.batch, *workload.grid, workload.token)
+
+
+def check(workload, functions):
+    """Every contender has the same output and the same gradient of the input."""
+    results = {}
+    for name in functions.keys() - {"product"}:
+        values = functions[name]["forward"](), functions[name]["training"]()[1][1]
+        results[name] = [ops.convert_to_numpy(value) for value in values]
+    for name, values in results.items():
+        for value, expected in zip(values, results["matmul"]):
+            error = abs(value - expected).max() / abs(expected).max()
+            if not error <= TOLERANCE[machine.device()]:
+                raise SystemExit(f"{workload.name}: {name} differs from matmul by {error:.1e}")
+
+
+def speed(workload, rounds):
+    """Seconds, `{step: {contender: seconds}}`."""
+    x = input_of(workload)
+    names = [name for name in contenders(workload) if not left_out(workload, name)]
+    functions = {name: steps(make(workload, name), x) for name in names}
+    check(workload, functions)
+    return {step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS}
+
+
+def compile_seconds(workload, rounds):
+    """Seconds to trace, lower and compile under jax, `{step: {contender: seconds}}`; medians of fresh ones."""
+    import jax
+
+    names, x = ("auto", "hand-written"), input_of(workload)
+    layers = {name: make(workload, name) for name in names}
+    times = {step: {name: [] for name in names} for step in STEPS}
+    for i in range(rounds):
+        for name in names[:: (-1) ** i]:
+            weights = [variable.value for variable in layers[name].trainable_variables]
+            for step, function in zip(STEPS, jax_functions(layers[name])):
+                jax.clear_caches()
+                start = time.perf_counter()
+                jax.jit(function).lower(weights, x).compile()
+                times[step][name].append(time.perf_counter() - start)
+    return {step: {name: statistics.median(times[step][name]) for name in names} for step in STEPS}
+
+
+def peak_bytes(contender):
+    """Peak memory of a forward pass, `{workload: bytes}`, in a process that runs nothing else."""
+    environment = {**os.environ, **machine.EVERY_BUFFER_APART}
+    command = [sys.executable, __file__, "--peak-memory", contender]
+    lines = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    return json.loads(lines[-1])
+
+
+def print_peak_bytes(contender):
+    peaks = {}
+    for workload in WORKLOADS:
+        if contender in contenders(workload) and not left_out(workload, contender):
+            layer, x = make(workload, contender), input_of(workload)
+            if (BACKEND, machine.device()) == ("jax", "gpu"):
+                weights = [variable.value for variable in layer.trainable_variables]
+                peaks[workload.name] = machine.jax_peak_bytes(jax_functions(layer)[0], weights, x)
+            else:
+                forward = steps(layer, x)["forward"]
+                peaks[workload.name] = statistics.median(machine.peak_bytes(forward) for _ in range(5))
+    print(json.dumps(peaks))
+
+
+def growth(contender, patch, stride, tokens, rounds):
+    """Seconds of a forward pass for each number of tokens, and the slope of their logarithms."""
+    seconds = []
+    for n in tokens:
+        grid = math.isqrt(n), n // math.isqrt(n)
+        workload = Workload("growth", 1, grid, 128, 3, (patch, patch), (stride, stride))
+        forward = steps(make(workload, contender), input_of(workload))["forward"]
+        seconds += medians({contender: forward}, rounds).values()
+    slope = statistics.linear_regression([*map(math.log, tokens)], [*map(math.log, seconds)]).slope
+    return {"tokens": tokens, "seconds": seconds, "slope": slope}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results", metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each contender")
+    parser.add_argument("--quick", action="store_true", help="few rounds, three workloads, up to 16384 tokens")
+    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes longest")
+    parser.add_argument("--native-3d", action="store_true", help="run the slowest contender under jax once: 6 minutes")
+    parser.add_argument("--peak-memory", metavar="CONTENDER", help="print the peak memory of one contender, no more")
+    args = parser.parse_args()
+    machine.same_precision()
+    if args.peak_memory:
+        return print_peak_bytes(args.peak_memory)
+    rounds = min(args.rounds, 3) if args.quick else args.rounds
+    result = {"backend": BACKEND, **machine.description(), "rounds": rounds, "command": command_line(), "workloads": []}
+    result["left_out"] = sorted({reason for w in WORKLOADS for name in contenders(w) if (reason := left_out(w, name))})
+    start = time.perf_counter()
+
+    def progress(text):
+        print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+    for workload in WORKLOADS[::4] if args.quick else WORKLOADS:
+        progress(str(workload))
+        row = {"name": workload.name, "geometry": str(workload), "tiling": workload.tiling}
+        result["workloads"].append({**row, **speed(workload, rounds)})
+    tiling = [workload for workload in WORKLOADS if workload.tiling]
+    if BACKEND == "jax":
+        progress("compile time")
+        compiles = {workload.name: compile_seconds(workload, min(rounds, 7)) for workload in tiling}
+        result["compile"] = {
+            step: {
+                contender: {name: compiles[name][step][contender] for name in compiles}
+                for contender in ("auto", "hand-written")
+            }
+            for step in STEPS
+        }
+    progress("peak memory")
+    result["memory"] = {name: {} if args.no_memory else peak_bytes(name) for name in ("auto", "hand-written", "keras")}
+    progress("growth with the number of tokens")
+    tokens = [2**k for k in range(10, 15 if args.quick else 21, 2)]
+    kinds = {"tiling": ("auto", 8, 8), "overlapping": ("auto", 8, 4), "bare product": ("product", 8, 8)}
+    result["growth"] = {kind: growth(*sizes, tokens, rounds) for kind, sizes in kinds.items()}
+    if args.native_3d:
+        progress("one native 3D forward pass")
+        volume = next(workload for workload in WORKLOADS if workload.name == "medical volume")
+        began = time.perf_counter()
+        steps(make(volume, "keras"), input_of(volume))["forward"]()
+        result["native_3d_seconds"] = time.perf_counter() - began
+    result["minutes"] = (time.perf_counter() - start) / 60
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{BACKEND}-{result['device']}"
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(report.markdown(result))
+    print(report.markdown(result))
+
+
+def command_line():
+    return f"KERAS_BACKEND={BACKEND} python benchmarks/bench.py {' '.join(sys.argv[1:])}".strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The tables of a result of `bench.py`, and which goals it meets."""
+
+from statistics import geometric_mean
+
+STEPS = ("forward", "training")
+# Keras Conv*Transpose over ours: geometric means of forward passes and training steps
+FASTER_THAN_KERAS = {"torch": (2.0, 1.6), "tensorflow": (1.9, 1.4), "jax": (2.2, 12)}
+COLUMNS = ("auto", "conv_transpose", "matmul", "keras", "hand-written", "product", "torch")
+
+
+def slower(result, step, contender, tiling=None):
+    """Times of "auto" over those of a contender, `{workload: ratio}`, where both are measured."""
+    rows = [row for row in result["workloads"] if contender in row[step] and tiling in (None, row["tiling"])]
+    return {row["name"]: row[step]["auto"] / row[step][contender] for row in rows}
+
+
+def slower_than_best(result, tiling):
+    """Time of "auto" over the better lowering's, the mean of forward and training, `{workload: ratio}`."""
+    best = [
+        {
+            name: max(ratio, slower(result, step, "conv_transpose").get(name, 0), 1)
+            for name, ratio in slower(result, step, "matmul", tiling).items()
+        }
+        for step in STEPS
+    ]
+    return {name: sum(ratios[name] for ratios in best) / 2 for name in best[0]}
+
+
+def over_hand_written(measured):
+    """Of `{contender: {workload: number}}`, "auto" over hand-written."""
+    return {name: measured["auto"][name] / value for name, value in measured["hand-written"].items()}
+
+
+def goals(result):
+    """`(goal, what is wanted, what is measured, whether it is met)` of each goal."""
+    found = []
+
+    def at_most(limit, text, ratios):
+        if ratios:
+            name = max(ratios, key=ratios.get)
+            found.append((text, f"at most {limit:g}", f"{ratios[name]:.2f}, {name}", ratios[name] <= limit))
+
+    def mean_faster(least, text, ratios):
+        if ratios:
+            mean = 1 / geometric_mean(ratios.values())
+            found.append((text, f"at least {least:g}", f"{mean:.2f}", mean >= least))
+
+    for step, least in zip(STEPS, FASTER_THAN_KERAS[result["backend"]]):
+        ratios = slower(result, step, "keras")
+        mean_faster(least, f"{step}: times faster than Keras Conv*Transpose, geometric mean", ratios)
+        at_most(1.1, f"{step}: time over Keras Conv*Transpose, worst", ratios)
+    for step in STEPS:
+        ratios = slower(result, step, "hand-written")
+        at_most(1.05, f"{step}: time over hand-written, worst", ratios)
+        mean_faster(1, f"{step}: times faster than hand-written, geometric mean", ratios)
+    at_most(1.25, "forward: time over the bare product, tiling, worst", slower(result, "forward", "product", True))
+    at_most(
+        1.25, "forward: time over the bare product, overlapping, worst", slower(result, "forward", "product", False)
+    )
+    for step in STEPS:
+        ratios = slower(result, step, "torch")
+        mean_faster(1.8, f"{step}: times faster than the PyTorch formulation, geometric mean", ratios)
+    at_most(1.1, "auto over the better lowering, tiling, worst", slower_than_best(result, True))
+    at_most(1.25, "auto over the better lowering, overlapping, worst", slower_than_best(result, False))
+    at_most(1, "forward: peak memory over hand-written, worst", over_hand_written(result["memory"]))
+    for step, measured in result.get("compile", {}).items():
+        ratios = over_hand_written(measured)
+        at_most(1, f"{step}: compile time over hand-written, worst", ratios)
+        mean_faster(1, f"{step}: times faster to compile than hand-written, geometric mean", ratios)
+    for kind in ("tiling", "overlapping"):
+        row = result["growth"][kind]
+        found.append((f"exponent of time by tokens, {kind}", "at most 1.1", f"{row['slope']:.2f}", row["slope"] <= 1.1))
+    return found
+
+
+def table(head, rows):
+    """A table in markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def speed_table(result, step):
+    """Milliseconds, and in parentheses how many times those of "auto" they are."""
+    columns = [name for name in COLUMNS if any(name in row[step] for row in result["workloads"])]
+
+    def cell(row, name):
+        if name not in row[step]:
+            return ""
+        times = "" if name == "auto" else f" ({row[step][name] / row[step]['auto']:.2f})"
+        return f"{1e3 * row[step][name]:.2f}{times}"
+
+    rows = [[row["name"], *(cell(row, name) for name in columns)] for row in result["workloads"]]
+    means = [1 / geometric_mean(slower(result, step, name).values()) for name in columns]
+    return table([step, *columns], [*rows, ["geometric mean", *(f"({mean:.2f})" for mean in means)]])
+
+
+def markdown(result):
+    """All of a result."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    megabytes = {name: {w: f"{n / 2**20:.1f}" for w, n in peaks.items()} for name, peaks in result["memory"].items()}
+    growth = [
+        [kind, *(f"{1e3 * t:.2f}" for t in row["seconds"]), f"{row['slope']:.2f}"]
+        for kind, row in result["growth"].items()
+    ]
+    parts = [
+        f"# {result['backend']}, {result['device_name']}\n\n{versions}; {result['system']}\n\n`{result['command']}`\n",
+        "Milliseconds; in parentheses how many times those of `auto`. Medians of contenders that take turns.\n",
+        *(speed_table(result, step) for step in STEPS),
+        *(f"{reason}.\n" for reason in result["left_out"]),
+        table(["workload", "geometry"], [[row["name"], row["geometry"]] for row in result["workloads"]]),
+        "Peak memory of a forward pass, MiB, output included:\n",
+        table(
+            ["workload", *megabytes],
+            [[name, *(peaks.get(name, "") for peaks in megabytes.values())] for name in megabytes["auto"]],
+        ),
+    ]
+    if "compile" in result:
+        parts += ["Time to trace, lower and compile, milliseconds:\n"]
+        for step, measured in result["compile"].items():
+            rows = [
+                [name, *(f"{1e3 * seconds[name]:.1f}" for seconds in measured.values())] for name in measured["auto"]
+            ]
+            parts += [table([step, *measured], rows)]
+    if "native_3d_seconds" in result:
+        parts += [f"Keras's Conv3DTranspose on the medical volume, once: {result['native_3d_seconds']:.0f} s.\n"]
+    parts += [
+        "Growth of a forward pass with the number of tokens, milliseconds:\n",
+        table(["tokens", *result["growth"]["tiling"]["tokens"], "exponent"], growth),
+        "Goals:\n",
+        table(
+            ["goal", "wanted", "measured", ""], [[*row, "met" if met else "**missed**"] for *row, met in goals(result)]
+        ),
+    ]
+    return "\n".join(parts)

@@ -1,0 +1,125 @@
+"""One backend's part in the comparison between backends: `python worker.py ROLE FOLDER`, with KERAS_BACKEND set.
+
+Every role puts its arrays in `FOLDER/{backend}-{role}.npz`.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import keras
+import numpy as np
+from backend import gradients, run, to_numpy
+from cases import CASES, COMPACT, IMPLEMENTATIONS, PADDINGS, normal
+
+from keras_unpatchify import Patchify, Unpatchify
+from keras_unpatchify.ops import patchify, unpatchify
+
+BACKENDS = ("torch", "jax", "tensorflow", "numpy", "openvino")
+TRAINABLE = BACKENDS[:3]
+BACKEND = keras.backend.backend()
+
+
+def settings():
+    """The name and the values of each setting in which a pair of layers is compared."""
+    for name in COMPACT:
+        for padding in PADDINGS:
+            for implementation in IMPLEMENTATIONS:
+                yield f"{name}/{padding}/{implementation}", CASES[name], padding, implementation
+
+
+def values():
+    """Outputs of both layers with weights that every backend is given; gradients too where the backend trains."""
+    arrays = {}
+    for name, case, padding, implementation in settings():
+        options = {"padding": padding, "implementation": implementation}
+        kernel, size = case.kernel(), case.sizes(padding)[-1]
+        patch_layer = Patchify(case.signal, case.token, **case.arguments, **options)
+        unpatch_layer = Unpatchify(case.token, case.signal, **case.arguments, **options, overlap="mean")
+        for layer, channels in [(patch_layer, case.signal), (unpatch_layer, case.token)]:
+            layer.build((*(None,) * (case.data_dim + 1), channels))
+            layer.set_weights([kernel, normal(layer.bias.shape, 3)])
+        arrays[f"{name}/patchify"] = run(patch_layer, case.signals(size))
+        arrays[f"{name}/unpatchify"] = run(unpatch_layer, case.tokens(), output_spatial_shape=size)
+        if BACKEND in TRAINABLE:
+            options["stride"] = case.stride
+
+            def forward(x, kernel, options=options):
+                return patchify(x, kernel, **options)
+
+            def backward(x, kernel, options=options, size=size):
+                return unpatchify(x, kernel, output_spatial_shape=size, overlap="mean", **options)
+
+            for operation, function, x, weights in [
+                ("patchify", forward, case.signals(size), case.tokens(4)),
+                ("unpatchify", backward, case.tokens(), case.signals(size, 4)),
+            ]:
+                for of, gradient in zip(("x", "kernel"), gradients(function, (x, kernel), weights)):
+                    arrays[f"{name}/{operation}/gradient of {of}"] = gradient
+    return arrays
+
+
+def model():
+    """A functional model with both layers: open sizes with `like`, a fixed target, overlaps, each lowering and bias."""
+    image, series = keras.Input((None, None, 3), name="image"), keras.Input((23, 2), name="series")
+    tokens = Patchify(3, 8, 2, (4, 3), (2, 2), padding="same", implementation="conv_transpose")(image)
+    tokens = keras.layers.Dense(8, activation="tanh")(tokens)
+    options = {"padding": "same", "overlap": "mean", "bias": "patch", "weight_init": "fan_in"}
+    image_again = Unpatchify(8, 3, 2, (4, 3), (2, 2), implementation="matmul", **options)(tokens, like=image)
+    tokens = Patchify(2, 6, 1, 5, 3, bias=False, implementation="matmul")(series)
+    series_again = Unpatchify(6, 2, 1, 5, 3, implementation="conv_transpose")(tokens, output_spatial_shape=(25,))
+    return keras.Model([image, series], [image_again, series_again])
+
+
+def outputs(model):
+    """What the model makes of images of two sizes; a plain call, which Keras computes in float32 on OpenVINO too."""
+    results = {}
+    for size in [(7, 9), (8, 4)]:
+        y = model([normal((2, *size, 3), 5), normal((2, 23, 2), 6)])
+        results |= {f"image {size}": to_numpy(y[0]), f"series {size}": to_numpy(y[1])}
+    return results
+
+
+def write(folder):
+    """Saves a model of this backend's own random weights in each of three ways, and what it computes."""
+    keras.utils.set_random_seed(BACKENDS.index(BACKEND))
+    written = model()
+    written.save(folder / f"{BACKEND}.keras")
+    written.save_weights(folder / f"{BACKEND}.weights.h5")
+    np.savez(folder / f"{BACKEND}-weights.npz", *written.get_weights())
+    return outputs(written)
+
+
+def read(folder):
+    """Loads the model of every backend in each of three ways; returns what it computes then."""
+    results = {}
+    for writer in BACKENDS:
+        weights_file, arrays_file = model(), model()
+        weights_file.load_weights(folder / f"{writer}.weights.h5")
+        with np.load(folder / f"{writer}-weights.npz") as arrays:
+            arrays_file.set_weights(list(arrays.values()))
+        loaded = {"keras": keras.saving.load_model(folder / f"{writer}.keras")}
+        for way, same in {**loaded, "weights.h5": weights_file, "set_weights": arrays_file}.items():
+            results |= {f"{way}/{writer}/{name}": y for name, y in outputs(same).items()}
+    return results
+
+
+def train(_):
+    """The loss at each of 50 steps of Adam, from the same weights, over the same data."""
+    image = keras.Input((8, 9, 2))
+    tokens = Patchify(2, 12, 2, (4, 3), (2, 3))(image)
+    tokens = keras.layers.Dense(12, activation="gelu")(tokens)
+    trained = keras.Model(image, Unpatchify(12, 2, 2, (4, 3), (2, 3), overlap="mean")(tokens))
+    trained.set_weights([0.2 * normal(w.shape, i) for i, w in enumerate(trained.weights)])
+    trained.compile(keras.optimizers.Adam(0.01), "mse")
+    x = np.sin(np.cumsum(normal((16, 8, 9, 2), 7), axis=1))
+    history = trained.fit(x, x, batch_size=16, epochs=50, shuffle=False, verbose=0)
+    return {"loss": np.array(history.history["loss"])}
+
+
+ROLES = {"write": lambda folder: values() | write(folder), "read": read, "train": train}
+
+if __name__ == "__main__":
+    role, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    np.savez(folder / f"{BACKEND}-{role}.npz", **ROLES[role](folder))
