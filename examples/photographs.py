@@ -127,7 +127,11 @@ def draw(rows, path):
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.2 * len(rows)), layout="constrained")
     for row, (image, output, hidden, figures) in zip(axes, rows):
         pictures = image, np.where(hidden[..., None], 2, image), np.where(hidden[..., None], output, image)
-        titles = "not trained on", f"{HIDDEN:.0%} hidden", f"filled in: {figures['model']:.1f} dB on hidden pixels"
+        titles = (
+            "original, not trained on",
+            f"{HIDDEN:.0%} hidden",
+            f"filled in: {figures['model']:.1f} dB on hidden pixels",
+        )
         for axis, picture, title in zip(row, pictures, titles):
             axis.imshow(np.clip(picture / 4 + 0.5, 0, 1))
             axis.set_title(title, fontsize=9)
@@ -169,7 +173,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
 
     photographs = [photograph(name) for name in TRAIN]
-    short = max(args.steps // 40 * 10, 10)
+    short = max(args.steps // 50 * 10, 10)
     model, losses, variance = train("fan_in", photographs, args.steps, args.steps)
     curves = {"fan_in": (losses[: short // 10], variance)}
     curves |= {name: train(name, photographs, short, args.steps)[1:] for name in ("default", "zeros")}
