@@ -164,6 +164,6 @@ def test_the_kernel_of_one_layer_is_a_kernel_of_its_mirror():
     run(there, x)
     run(back, t)
     back.kernel.assign(there.kernel)
-    there.bias.assign(K.zeros_like(there.bias))
+    there.bias.assign(np.zeros(8))
     left = np.vdot(run(there, x), t)
     np.testing.assert_allclose(left, np.vdot(x, run(back, t)), rtol=1e-4)
