@@ -199,9 +199,10 @@ def check_input(shape, data_dim, features):
 
 def as_shape(shape):
     """A shape as a tuple of ints and `None`."""
-    if not isinstance(shape, (tuple, list)) or not all(n is None or (_is_int(n) and n >= 0) for n in shape):
+    sizes = [""] if isinstance(shape, (str, dict)) or not hasattr(shape, "__iter__") else list(shape)
+    if not all(n is None or (_is_int(n) and n >= 0) for n in sizes):
         raise ValueError(f"A shape must be a tuple of sizes, each an integer or None. Received: shape={shape!r}")
-    return tuple(shape)
+    return tuple(sizes)
 
 
 def check_elements(name, shape, limit=MAX_TENSOR_ELEMENTS):

@@ -16,7 +16,7 @@ OVERLAPS = ("sum", "mean")
 
 # Where patches overlap, "auto" takes the native convolution on these backends if there are fewer token channels per
 # signal channel than the number; everywhere else the matrix product.
-NATIVE_BELOW = {"torch": 4, "tensorflow": 4}
+NATIVE_BELOW = {"torch": 8, "tensorflow": 8}
 
 
 def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementation="auto"):
@@ -191,8 +191,9 @@ def _gather_patches(x, axes, grid):
             x = ops.swapaxes(ops.reshape(x, (-1, axis.stride, across, rest)), 1, 2)
         if not axis.tiles:
             x = ops.reshape(x, (-1, grid[i] + axis.blocks - 1, across, axis.stride * rest))
-            x = ops.concatenate([x[:, j : j + grid[i]] for j in range(axis.blocks)], axis=-1)
-            x = x[..., : axis.patch * rest]
+            widths = [axis.stride * rest] * (axis.blocks - 1) + [(axis.stride - axis.remainder) * rest]
+            rows = ops.shape(x)[0], grid[i], across
+            x = ops.concatenate([ops.slice(x, (0, j, 0, 0), (*rows, n)) for j, n in enumerate(widths)], axis=-1)
     return ops.reshape(x, (-1, math.prod([axis.patch for axis in axes]) * signal))
 
 

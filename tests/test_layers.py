@@ -340,3 +340,12 @@ def test_public_names():
     assert set(keras_unpatchify.__all__) <= set(dir(keras_unpatchify))
     for name in keras_unpatchify.__all__:
         assert inspect.getdoc(getattr(keras_unpatchify, name))
+
+
+@pytest.mark.tensorflow_backend
+def test_a_shape_of_tensorflow_builds():
+    import tensorflow as tf
+
+    layer = Unpatchify(8, 3, 2, 4)
+    layer.build(tf.TensorShape((None, None, 5, 8)))
+    assert layer.kernel.shape == (4, 4, 3, 8)
