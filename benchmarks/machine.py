@@ -88,7 +88,7 @@ def peak_bytes(forward):
 
 
 def jax_peak_bytes(forward, weights, x):
-    """Bytes of the output and of all that is between, as the compiler lays them out; jax on a GPU resets no peak."""
+    """Bytes of the output and of all that is between, as the compiler lays them out."""
     import jax
 
     analysis = jax.jit(forward).lower(weights, x).compile().memory_analysis()

@@ -62,7 +62,7 @@ def goals(result):
         mean_faster(1.8, f"{step}: times faster than the PyTorch formulation, geometric mean", ratios)
     at_most(1.1, "auto over the better lowering, tiling, worst", slower_than_best(result, True))
     at_most(1.25, "auto over the better lowering, overlapping, worst", slower_than_best(result, False))
-    at_most(1, "forward: peak memory over hand-written, worst", over_hand_written(result["memory"]))
+    at_most(1.02, "forward: peak memory over hand-written (exact to 2%), worst", over_hand_written(result["memory"]))
     for step, measured in result.get("compile", {}).items():
         ratios = over_hand_written(measured)
         at_most(1, f"{step}: compile time over hand-written, worst", ratios)
@@ -108,7 +108,7 @@ def markdown(result):
         *(speed_table(result, step) for step in STEPS),
         *(f"{reason}.\n" for reason in result["left_out"]),
         table(["workload", "geometry"], [[row["name"], row["geometry"]] for row in result["workloads"]]),
-        "Peak memory of a forward pass, MiB, output included:\n",
+        "Peak memory of a forward pass of eight times the batch, MiB, output included:\n",
         table(
             ["workload", *megabytes],
             [[name, *(peaks.get(name, "") for peaks in megabytes.values())] for name in megabytes["auto"]],

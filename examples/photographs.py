@@ -3,9 +3,9 @@
     python examples/photographs.py
     KERAS_BACKEND=torch python examples/photographs.py --out /tmp
 
-It learns from photographs that ship inside scikit-image, halved, and is judged on others, whole and of sizes that are no
-multiple of the patch. A second
-process, on another backend where one is installed, loads the saved model and compares the outputs.
+It learns from photographs that ship inside scikit-image, halved, and is judged on others, whole and of sizes that are
+no multiple of the patch. A second process, on another backend where one is installed, loads the saved model and
+compares the outputs.
 """
 
 import argparse

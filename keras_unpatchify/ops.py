@@ -167,39 +167,54 @@ def _product(x, kernel, patch_bias):
 def _sum_patches(y, axes, grid, signal):
     """(tokens, prod(patch) * signal) -> (batch, *blocked size, signal).
 
-    Axis by axis: adds the blocks of `stride` positions in which patches overlap, then moves each block to its place.
+    Adds the blocks of `stride` positions in which patches overlap, axis by axis, then moves each block to its place.
     """
     for i, axis in enumerate(axes):
-        across, rest = _behind(axes, grid, signal, i)
         if not axis.tiles:
-            y = ops.reshape(y, (-1, grid[i], across, axis.patch * rest))
-            y = ops.pad(y, [(0, 0), (0, 0), (0, 0), (0, axis.remainder * rest)])
-            blocks = enumerate(ops.split(y, axis.blocks, axis=-1))
-            first, *others = [ops.pad(b, [(0, 0), (j, axis.blocks - 1 - j), (0, 0), (0, 0)]) for j, b in blocks]
+            between, inner = _around(axes, grid, signal, i)
+            y = ops.reshape(y, (-1, grid[i], between, axis.patch * inner))
+            cuts = [j * axis.stride * inner for j in range(1, axis.blocks)]
+            blocks = ops.split(y, cuts, axis=-1) if cuts else [y]
+            missing = [0] * len(cuts) + [axis.remainder * inner]
+            edges = [((j, len(cuts) - j), (0, 0), (0, n)) for j, n in enumerate(missing)]
+            first, *others = [ops.pad(block, ((0, 0), *edge)) for block, edge in zip(blocks, edges)]
             y = sum(others, first)
-        if i < len(axes) - 1:
-            y = ops.swapaxes(ops.reshape(y, (-1, across, axis.stride, rest)), 1, 2)
-    return ops.reshape(y, (-1, *((n + axis.blocks - 1) * axis.stride for axis, n in zip(axes, grid)), signal))
+    order = [k for i in range(len(axes)) for k in (i, len(axes) + i)]
+    y = ops.transpose(ops.reshape(y, (-1, *_blocked(axes, grid)[1:], *_strides(axes, signal))), order)
+    return ops.reshape(y, (-1, *(n * axis.stride for axis, n in zip(axes, _blocked(axes, grid))), signal))
 
 
 def _gather_patches(x, axes, grid):
     """(batch, *blocked size, signal) -> (tokens, prod(patch) * signal): the adjoint of `_sum_patches`, step by step."""
     signal = x.shape[-1]
+    interleaved = [n for pair in zip(_blocked(axes, grid), _strides(axes, signal)) for n in pair]
+    order = (*range(0, 2 * len(axes), 2), *range(1, 2 * len(axes), 2))
+    x = ops.transpose(ops.reshape(x, (-1, *interleaved[1:])), order)
     for i, axis in reversed(list(enumerate(axes))):
-        across, rest = _behind(axes, grid, signal, i)
-        if i < len(axes) - 1:
-            x = ops.swapaxes(ops.reshape(x, (-1, axis.stride, across, rest)), 1, 2)
         if not axis.tiles:
-            x = ops.reshape(x, (-1, grid[i] + axis.blocks - 1, across, axis.stride * rest))
-            widths = [axis.stride * rest] * (axis.blocks - 1) + [(axis.stride - axis.remainder) * rest]
-            rows = ops.shape(x)[0], grid[i], across
+            between, inner = _around(axes, grid, signal, i)
+            x = ops.reshape(x, (-1, grid[i] + axis.blocks - 1, between, axis.stride * inner))
+            widths = [axis.stride * inner] * (axis.blocks - 1) + [(axis.stride - axis.remainder) * inner]
+            rows = ops.shape(x)[0], grid[i], between
             x = ops.concatenate([ops.slice(x, (0, j, 0, 0), (*rows, n)) for j, n in enumerate(widths)], axis=-1)
     return ops.reshape(x, (-1, math.prod([axis.patch for axis in axes]) * signal))
 
 
-def _behind(axes, grid, signal, i):
-    """Sizes behind axis i, merged: tokens, and positions of a patch times channels."""
-    return math.prod(grid[i + 1 :]), math.prod([axis.patch for axis in axes[i + 1 :]]) * signal
+def _blocked(axes, grid):
+    """Blocks of `stride` positions along each axis."""
+    return [n + axis.blocks - 1 for axis, n in zip(axes, grid)]
+
+
+def _strides(axes, signal):
+    """Positions of a block along each axis, the channels merged into the last."""
+    *outer, last = [axis.stride for axis in axes]
+    return *outer, last * signal
+
+
+def _around(axes, grid, signal, i):
+    """Sizes between token axis i and its positions, and inside those, each merged: axes before i are done."""
+    between = math.prod(grid[i + 1 :]) * math.prod([axis.stride for axis in axes[:i]])
+    return between, math.prod([axis.patch for axis in axes[i + 1 :]]) * signal
 
 
 def _fit(x, edges):
