@@ -22,7 +22,7 @@ import machine
 import report
 from keras import ops
 from timing import BACKEND, STEPS, jax_functions, medians, random_input, steps
-from workloads import WORKLOADS, Workload, contenders, make
+from workloads import WORKLOADS, Workload, contenders, make, make_patchify
 
 # Largest difference between contenders, as a fraction of the largest value: rounding in sums of up to 10^6 products,
 # on a GPU with factors of 10 mantissa bits.
@@ -60,6 +60,14 @@ def speed(workload, rounds):
     names = [name for name in contenders(workload) if not left_out(workload, name)]
     functions = {name: steps(make(workload, name), x) for name in names}
     check(workload, functions)
+    return {step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS}
+
+
+def patchify_speed(workload, rounds):
+    """Seconds of the lowerings of Patchify, `{step: {contender: seconds}}`."""
+    x = random_input(workload.batch, *workload.size, workload.signal)
+    names = [name for name in ("auto", "conv_transpose", "matmul") if not left_out(workload, name)]
+    functions = {name: steps(make_patchify(workload, name), x) for name in names}
     return {step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS}
 
 
@@ -138,7 +146,8 @@ def main():
     for workload in WORKLOADS[::4] if args.quick else WORKLOADS:
         progress(str(workload))
         row = {"name": workload.name, "geometry": str(workload), "tiling": workload.tiling}
-        result["workloads"].append({**row, **speed(workload, rounds)})
+        patchify = patchify_speed(workload, min(rounds, 7))
+        result["workloads"].append({**row, **speed(workload, rounds), "patchify": patchify})
     if BACKEND == "jax":
         progress("compile time")
         compiles = {workload.name: compile_seconds(workload, min(rounds, 7)) for workload in TILING}

@@ -26,6 +26,11 @@ def slower_than_best(result, tiling):
     return {name: sum(ratios[name] for ratios in best) / 2 for name in best[0]}
 
 
+def of_patchify(result):
+    """The part of a result that is about Patchify, in the form of that about Unpatchify."""
+    return {"workloads": [{**row, **row["patchify"]} for row in result["workloads"]]}
+
+
 def over_hand_written(measured):
     """Of `{contender: {workload: number}}`, "auto" over hand-written."""
     return {name: measured["auto"][name] / value for name, value in measured["hand-written"].items()}
@@ -62,6 +67,9 @@ def goals(result):
         mean_faster(1.8, f"{step}: times faster than the PyTorch formulation, geometric mean", ratios)
     at_most(1.1, "auto over the better lowering, tiling, worst", slower_than_best(result, True))
     at_most(1.25, "auto over the better lowering, overlapping, worst", slower_than_best(result, False))
+    patchify = of_patchify(result)
+    at_most(1.1, "Patchify: auto over the better lowering, tiling, worst", slower_than_best(patchify, True))
+    at_most(1.25, "Patchify: auto over the better lowering, overlapping, worst", slower_than_best(patchify, False))
     at_most(1.02, "forward: peak memory over hand-written (exact to 2%), worst", over_hand_written(result["memory"]))
     for step, measured in result.get("compile", {}).items():
         ratios = over_hand_written(measured)
@@ -107,6 +115,8 @@ def markdown(result):
         "Milliseconds; in parentheses how many times those of `auto`. Medians of contenders that take turns.\n",
         *(speed_table(result, step) for step in STEPS),
         *(f"{reason}.\n" for reason in result["left_out"]),
+        "Patchify, from the signals of the same geometries to their tokens:\n",
+        *(speed_table(of_patchify(result), step) for step in STEPS),
         table(["workload", "geometry"], [[row["name"], row["geometry"]] for row in result["workloads"]]),
         "Peak memory of a forward pass of eight times the batch, MiB, output included:\n",
         table(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_unpatchify import Unpatchify
+from keras_unpatchify import Patchify, Unpatchify
 
 
 class Workload(NamedTuple):
@@ -24,6 +24,10 @@ class Workload(NamedTuple):
     @property
     def tiling(self):
         return self.patch == self.stride
+
+    @property
+    def size(self):
+        return tuple((n - 1) * s + p for n, s, p in zip(self.grid, self.stride, self.patch))
 
     def __str__(self):
         sizes = ["x".join(map(str, self.patch))] + ["x".join(map(str, self.stride))] * (not self.tiling)
@@ -112,6 +116,14 @@ def make(workload, contender):
         weights = kernel, bias
     layer.build((batch, *grid, token))
     layer.set_weights(weights)
+    return layer
+
+
+def make_patchify(workload, implementation):
+    """The layer that makes the tokens of a workload from its signal."""
+    _, batch, grid, token, signal, patch, stride = workload
+    layer = Patchify(signal, token, len(grid), patch, stride, implementation=implementation)
+    layer.build((batch, *workload.size, signal))
     return layer
 
 
