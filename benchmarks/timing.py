@@ -1,5 +1,6 @@
 """How it is measured: a layer as two functions that run to completion, and functions timed in turns."""
 
+import random
 import statistics
 import time
 
@@ -95,17 +96,18 @@ def _tensorflow_steps(layer, x):
 def medians(functions, rounds, turn=0.005, slow=0.2):
     """Median seconds of each of the functions.
 
-    After two calls to warm up they take turns, and another one begins each round. A turn repeats the call for about
-    `turn` seconds; a function that needs more than `slow` seconds takes part in three rounds only.
+    After two calls to warm up they take turns, in another order each round: what ran before leaves its traces in the
+    caches. A turn repeats the call for about `turn` seconds; a function that needs more than `slow` seconds takes part
+    in three rounds only.
     """
     repeats, limits, times = {}, {}, {name: [] for name in functions}
     for name, function in functions.items():
         took = min(_seconds(function, 1) for _ in range(2))
         repeats[name] = max(1, int(turn / took))
         limits[name] = min(rounds, 3) if took > slow else rounds
-    names = list(functions)
+    orders = random.Random(0)
     for i in range(rounds):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        for name in orders.sample(list(functions), len(functions)):
             if i < limits[name]:
                 times[name].append(_seconds(functions[name], repeats[name]))
     return {name: statistics.median(values) for name, values in times.items()}

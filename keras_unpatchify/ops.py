@@ -14,6 +14,10 @@ from keras_unpatchify import geometry
 IMPLEMENTATIONS = ("auto", "conv_transpose", "matmul")
 OVERLAPS = ("sum", "mean")
 
+# In these the matrix product is kept in float32 until overlapping patches are added: a sum is rounded once, as it is by
+# a native convolution.
+HALF_PRECISIONS = ("float16", "bfloat16")
+
 # Where patches overlap, "auto" takes the native convolution on these backends if there are fewer token channels per
 # signal channel than the number; everywhere else the matrix product.
 NATIVE_BELOW = {"torch": 8, "tensorflow": 8}
@@ -97,6 +101,9 @@ def unpatchify(
     edges = geometry.edges(axes, grid, output_spatial_shape, whole_blocks=not native, sign=1)
     if output_spatial_shape is not None:
         x = _compare_grid(x, axes, grid, size)
+    dtype = x.dtype
+    if not native and _overlapping(axes) and keras.backend.standardize_dtype(dtype) in HALF_PRECISIONS:
+        x, kernel, bias = (None if a is None else ops.cast(a, "float32") for a in (x, kernel, bias))
     if bias is not None and not native and all(axis.tiles for axis in axes) and not any(map(any, next(zip(*edges)))):
         bias = ops.broadcast_to(bias, kernel.shape[:-1])  # each position lies in one patch: part of the product, then
     patch_bias, bias = (bias, None) if bias is not None and len(bias.shape) > 1 else (None, bias)
@@ -107,7 +114,7 @@ def unpatchify(
     y = _fit(y, edges)
     if overlap == "mean" and _overlapping(axes):
         y = y / _coverage(axes, grid, output_spatial_shape, y.dtype)
-    return y if bias is None else y + bias
+    return _cast(y if bias is None else y + bias, dtype)
 
 
 def _tensors(*arrays):
@@ -116,8 +123,11 @@ def _tensors(*arrays):
 
 def _matmul(a, b):
     # `ops.matmul`, like `ops.add`, rounds float64 to float32 on torch and numpy; NumPy widens bfloat16 to float32.
-    y = a @ b
-    return y if y.dtype == a.dtype else ops.cast(y, a.dtype)
+    return _cast(a @ b, a.dtype)
+
+
+def _cast(x, dtype):
+    return x if x.dtype == dtype else ops.cast(x, dtype)
 
 
 def _read(kernel, stride, padding):

@@ -41,6 +41,14 @@ def test_a_script_ends_with_its_picture_and_figures(script, tmp_path):
     assert all((tmp_path / name).stat().st_size > 1000 for name in files)
 
 
+@pytest.mark.jax_backend
+def test_a_layout_map_over_eight_devices(tmp_path):
+    script = ROOT / "examples" / "distributed.py"
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "on 8 devices" in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -169,7 +169,7 @@ def precision(dtype):
 def value_and_gradients(layer, arrays, weights, **arguments):
     """`layer(x)` for `arrays = (x, *weights of the layer)`, and the gradients of its sum, weighted, for each of them.
 
-    The gradients are None on a backend that only infers.
+    There are no gradients on a backend that only infers.
     """
     tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
     weights = keras.ops.convert_to_tensor(weights)
@@ -199,7 +199,7 @@ def value_and_gradients(layer, arrays, weights, **arguments):
         value.backward()
         gradients = [t.grad for t in tensors]
     else:
-        return to_numpy(function(*tensors)), None
+        return to_numpy(function(*tensors)), []
     return to_numpy(y.detach() if BACKEND == "torch" else y), [to_numpy(g) for g in gradients]
 
 

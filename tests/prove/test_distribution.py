@@ -66,11 +66,3 @@ def test_tensorflow_mirrored_on_two_devices(single, tmp_path):
 @pytest.mark.torch_backend
 def test_torch_in_two_processes(single, tmp_path):
     assert_same_step(weights(tmp_path, "ddp", number_of_processes=2), single)
-
-
-@pytest.mark.jax_backend
-def test_the_example_of_a_layout_map(tmp_path):
-    example = HERE.parent.parent / "examples" / "distributed.py"
-    done = subprocess.run([sys.executable, example], capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "8 devices" in done.stdout
