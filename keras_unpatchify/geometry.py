@@ -53,7 +53,7 @@ class Axis(NamedTuple):
 
     def grid(self, size):
         """Tokens of a signal."""
-        return (size - self.shortest) // self.stride + 1
+        return (size + self.stride - self.shortest) // self.stride
 
     def natural(self, grid):
         """Positions from the start of the first patch to the end of the last."""
@@ -124,7 +124,7 @@ def target_shape(output_spatial_shape, data_dim):
     is_sequence = isinstance(output_spatial_shape, (tuple, list))
     if not is_sequence or len(output_spatial_shape) != data_dim or not all(map(_is_int, output_spatial_shape)):
         raise ValueError(
-            f"`output_spatial_shape` must hold {data_dim} integers, one per axis. "
+            f"`output_spatial_shape` must hold {data_dim} of Python's integers, one per axis. "
             f"Received: output_spatial_shape={output_spatial_shape!r}. For the size of a tensor, pass `like=tensor`."
         )
     return tuple(map(int, output_spatial_shape))

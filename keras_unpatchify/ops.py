@@ -42,9 +42,9 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     Raises:
         ValueError: if arguments and shapes do not fit, before anything is computed.
     """
-    x, kernel, bias = _tensors(x, kernel, bias)
     axes, signal, token = _read(kernel, stride, padding)
     _check_bias(bias, [(token,)])
+    x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), signal)
     size = ops.shape(x)[1:-1]
     grid = geometry.grid_shape(axes, size)
@@ -89,9 +89,9 @@ def unpatchify(
     Raises:
         ValueError: if arguments and shapes do not fit, before anything is computed.
     """
-    x, kernel, bias = _tensors(x, kernel, bias)
     axes, signal, token = _read(kernel, stride, padding)
     _check_bias(bias, [(signal,), tuple(kernel.shape[:-1])])
+    x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), token)
     grid = ops.shape(x)[1:-1]
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
@@ -132,12 +132,13 @@ def _cast(x, dtype):
 
 def _read(kernel, stride, padding):
     """The axes and the numbers of signal and token channels of a kernel."""
-    *patch, signal, token = kernel.shape
-    if not 1 <= len(patch) <= 3:
+    shape = tuple(getattr(kernel, "shape", ()))
+    if not 3 <= len(shape) <= 5:
         raise ValueError(
             "The kernel must have the shape (*patch, signal channels, token channels) with one to three patch axes. "
-            f"Received: kernel.shape={tuple(kernel.shape)}"
+            f"Received: kernel.shape={shape}"
         )
+    *patch, signal, token = shape
     return geometry.make_axes(patch, stride, padding, len(patch)), signal, token
 
 
@@ -183,11 +184,10 @@ def _sum_patches(y, axes, grid, signal):
         if not axis.tiles:
             between, inner = _around(axes, grid, signal, i)
             y = ops.reshape(y, (-1, grid[i], between, axis.patch * inner))
-            cuts = [j * axis.stride * inner for j in range(1, axis.blocks)]
-            blocks = ops.split(y, cuts, axis=-1) if cuts else [y]
-            missing = [0] * len(cuts) + [axis.remainder * inner]
-            edges = [((j, len(cuts) - j), (0, 0), (0, n)) for j, n in enumerate(missing)]
-            first, *others = [ops.pad(block, ((0, 0), *edge)) for block, edge in zip(blocks, edges)]
+            if axis.remainder:
+                y = ops.pad(y, [(0, 0), (0, 0), (0, 0), (0, axis.remainder * inner)])
+            blocks = enumerate(ops.split(y, axis.blocks, axis=-1))
+            first, *others = [ops.pad(b, [(0, 0), (j, axis.blocks - 1 - j), (0, 0), (0, 0)]) for j, b in blocks]
             y = sum(others, first)
     order = [k for i in range(len(axes)) for k in (i, len(axes) + i)]
     y = ops.transpose(ops.reshape(y, (-1, *_blocked(axes, grid)[1:], *_strides(axes, signal))), order)
@@ -233,8 +233,9 @@ def _fit(x, edges):
     if any(map(any, zeros)):
         x = ops.pad(x, [(0, 0), *zeros, (0, 0)])
     if not all(geometry.is_static(n) and n == 0 for cut in cuts for n in cut):
-        ends = [n - back for n, (_, back) in zip(ops.shape(x)[1:-1], cuts)]
-        x = x[(slice(None), *(slice(front, end) for (front, _), end in zip(cuts, ends)))]
+        batch, *sizes, channels = ops.shape(x)
+        sizes = [n - front - back for n, (front, back) in zip(sizes, cuts)]
+        x = ops.slice(x, (0, *(front for front, _ in cuts), 0), (batch, *sizes, channels))
     return x
 
 

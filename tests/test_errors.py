@@ -180,7 +180,7 @@ def test_an_empty_grid(call):
 @pytest.mark.parametrize("size", [8, (8,), (8, 8, 8), "88", (8.0, 8), (8, None), (True, 8), (), {8: 8}])
 def test_the_form_of_output_spatial_shape(size, call):
     text = (
-        "`output_spatial_shape` must hold 2 integers, one per axis. "
+        "`output_spatial_shape` must hold 2 of Python's integers, one per axis. "
         f"Received: output_spatial_shape={size!r}. For the size of a tensor, pass `like=tensor`."
     )
     with pytest.raises(ValueError, match=re.escape(text)):
