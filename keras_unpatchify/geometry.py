@@ -71,14 +71,13 @@ class Axis(NamedTuple):
         """The signal of a grid where no other is asked for: the natural one if "valid", `grid * stride` if "same"."""
         return self.lowest(grid) if self.padding == "valid" else self.highest(grid)
 
-    def reach(self, grid, size=None):
+    def reach(self, size=None):
         """How far the patches reach before and beyond a signal, `(before, after)`; negative where they fall short.
 
         `size=None` stands for the default size, for which the answer is the same for every grid.
         """
-        if size is None:
-            grid, size = 1, self.size(1)
-        excess = self.natural(grid) - size
+        unused = ((self.size(1) if size is None else size) - self.shortest) % self.stride
+        excess = self.patch - self.shortest - unused
         if self.padding == "valid":
             return 0, excess
         # max(excess, 0), in operations that every kind of size has; without gaps it is never negative
@@ -156,26 +155,27 @@ def spatial_shape(axes, grid, target=None):
     return tuple(target)
 
 
-def edges(axes, grid, size, *, whole_blocks, sign):
+def edges(axes, size, *, whole_blocks, sign):
     """What turns patched positions into a signal (`sign=1`), or a signal into patched positions (`sign=-1`).
 
     For each axis the zeros to add, always ints, and the positions then to take off, `(before, after)` each. Patched
     positions run from the first patch to the end of the last, or with `whole_blocks` to the end of its last block.
+    `size=None` stands for the default size.
     """
     result = []
-    for axis, n, positions in zip(axes, grid, size or (None,) * len(axes), strict=True):
-        cuts = _cuts(axis, n, positions, whole_blocks, sign)
+    for axis, positions in zip(axes, size or (None,) * len(axes), strict=True):
+        cuts = _cuts(axis, positions, whole_blocks, sign)
         if all(map(is_static, cuts)):
             least = cuts
         else:
-            least = _cuts(axis, 1, axis.highest(1) if sign > 0 else axis.lowest(1), whole_blocks, sign)
+            least = _cuts(axis, axis.highest(1) if sign > 0 else axis.lowest(1), whole_blocks, sign)
         zeros = tuple(max(-cut, 0) for cut in least)
         result.append((zeros, tuple(cut + zero for cut, zero in zip(cuts, zeros))))
     return result
 
 
-def _cuts(axis, grid, size, whole_blocks, sign):
-    before, after = axis.reach(grid, size)
+def _cuts(axis, size, whole_blocks, sign):
+    before, after = axis.reach(size)
     return sign * before, sign * (after + axis.remainder * whole_blocks)
 
 

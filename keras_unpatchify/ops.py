@@ -46,15 +46,16 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     _check_bias(bias, [(token,)])
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), signal)
-    size = ops.shape(x)[1:-1]
+    batch, *size, _ = ops.shape(x)
     grid = geometry.grid_shape(axes, size)
     native = _is_native(implementation, axes, signal, token)
-    x = _fit(x, geometry.edges(axes, grid, size, whole_blocks=not native, sign=-1))
+    patched = [axis.natural(n) + axis.remainder * (not native) for axis, n in zip(axes, grid)]
+    x = _fit(x, geometry.edges(axes, size, whole_blocks=not native, sign=-1), patched)
     if native:
         y = ops.conv(x, kernel, [axis.stride for axis in axes], padding="valid", data_format="channels_last")
     else:
-        y = _matmul(_gather_patches(x, axes, grid), ops.reshape(kernel, (-1, token)))
-    y = ops.reshape(y, (-1, *grid, token))
+        y = _matmul(_gather_patches(x, axes, batch, grid), ops.reshape(kernel, (-1, token)))
+    y = ops.reshape(y, (batch, *grid, token))
     return y if bias is None else y + bias
 
 
@@ -93,12 +94,12 @@ def unpatchify(
     _check_bias(bias, [(signal,), tuple(kernel.shape[:-1])])
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), token)
-    grid = ops.shape(x)[1:-1]
+    batch, *grid, _ = ops.shape(x)
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
     geometry.one_of("overlap", overlap, OVERLAPS)
     native = _is_native(implementation, axes, signal, token)
-    edges = geometry.edges(axes, grid, output_spatial_shape, whole_blocks=not native, sign=1)
+    edges = geometry.edges(axes, output_spatial_shape, whole_blocks=not native, sign=1)
     if output_spatial_shape is not None:
         x = _compare_grid(x, axes, grid, size)
     dtype = x.dtype
@@ -110,10 +111,10 @@ def unpatchify(
     if native:
         y = _transposed_convolution(x, kernel, patch_bias, axes)
     else:
-        y = _sum_patches(_product(x, kernel, patch_bias), axes, grid, signal)
-    y = _fit(y, edges)
+        y = _sum_patches(_product(x, kernel, patch_bias), axes, batch, grid, signal)
+    y = _fit(y, edges, size)
     if overlap == "mean" and _overlapping(axes):
-        y = y / _coverage(axes, grid, output_spatial_shape, y.dtype)
+        y = y / _coverage(axes, grid, size, y.dtype)
     return _cast(y if bias is None else y + bias, dtype)
 
 
@@ -175,37 +176,38 @@ def _product(x, kernel, patch_bias):
     return y if patch_bias is None else y + ops.reshape(patch_bias, (-1,))
 
 
-def _sum_patches(y, axes, grid, signal):
+def _sum_patches(y, axes, batch, grid, signal):
     """(tokens, prod(patch) * signal) -> (batch, *blocked size, signal).
 
     Adds the blocks of `stride` positions in which patches overlap, axis by axis, then moves each block to its place.
     """
+    blocked = _blocked(axes, grid)
     for i, axis in enumerate(axes):
         if not axis.tiles:
-            between, inner = _around(axes, grid, signal, i)
-            y = ops.reshape(y, (-1, grid[i], between, axis.patch * inner))
+            before, between, inner = _around(axes, batch, grid, signal, i)
+            y = ops.reshape(y, (before, grid[i], between, axis.patch * inner))
             if axis.remainder:
                 y = ops.pad(y, [(0, 0), (0, 0), (0, 0), (0, axis.remainder * inner)])
             blocks = enumerate(ops.split(y, axis.blocks, axis=-1))
             first, *others = [ops.pad(b, [(0, 0), (j, axis.blocks - 1 - j), (0, 0), (0, 0)]) for j, b in blocks]
             y = sum(others, first)
     order = [k for i in range(len(axes)) for k in (i, len(axes) + i)]
-    y = ops.transpose(ops.reshape(y, (-1, *_blocked(axes, grid)[1:], *_strides(axes, signal))), order)
-    return ops.reshape(y, (-1, *(n * axis.stride for axis, n in zip(axes, _blocked(axes, grid))), signal))
+    y = ops.transpose(ops.reshape(y, (batch * blocked[0], *blocked[1:], *_strides(axes, signal))), order)
+    return ops.reshape(y, (batch, *(n * axis.stride for axis, n in zip(axes, blocked)), signal))
 
 
-def _gather_patches(x, axes, grid):
+def _gather_patches(x, axes, batch, grid):
     """(batch, *blocked size, signal) -> (tokens, prod(patch) * signal): the adjoint of `_sum_patches`, step by step."""
     signal = x.shape[-1]
-    interleaved = [n for pair in zip(_blocked(axes, grid), _strides(axes, signal)) for n in pair]
+    _, *interleaved = [n for pair in zip(_blocked(axes, grid), _strides(axes, signal)) for n in pair]
     order = (*range(0, 2 * len(axes), 2), *range(1, 2 * len(axes), 2))
-    x = ops.transpose(ops.reshape(x, (-1, *interleaved[1:])), order)
+    x = ops.transpose(ops.reshape(x, (batch * _blocked(axes, grid)[0], *interleaved)), order)
     for i, axis in reversed(list(enumerate(axes))):
         if not axis.tiles:
-            between, inner = _around(axes, grid, signal, i)
-            x = ops.reshape(x, (-1, grid[i] + axis.blocks - 1, between, axis.stride * inner))
+            before, between, inner = _around(axes, batch, grid, signal, i)
+            x = ops.reshape(x, (before, grid[i] + axis.blocks - 1, between, axis.stride * inner))
             widths = [axis.stride * inner] * (axis.blocks - 1) + [(axis.stride - axis.remainder) * inner]
-            rows = ops.shape(x)[0], grid[i], between
+            rows = before, grid[i], between
             x = ops.concatenate([ops.slice(x, (0, j, 0, 0), (*rows, n)) for j, n in enumerate(widths)], axis=-1)
     return ops.reshape(x, (-1, math.prod([axis.patch for axis in axes]) * signal))
 
@@ -221,21 +223,20 @@ def _strides(axes, signal):
     return *outer, last * signal
 
 
-def _around(axes, grid, signal, i):
-    """Sizes between token axis i and its positions, and inside those, each merged: axes before i are done."""
+def _around(axes, batch, grid, signal, i):
+    """Sizes before token axis i, between it and its positions, and inside those, merged; axes before i are done."""
+    before = batch * math.prod(_blocked(axes, grid)[:i])
     between = math.prod(grid[i + 1 :]) * math.prod([axis.stride for axis in axes[:i]])
-    return between, math.prod([axis.patch for axis in axes[i + 1 :]]) * signal
+    return before, between, math.prod([axis.patch for axis in axes[i + 1 :]]) * signal
 
 
-def _fit(x, edges):
+def _fit(x, edges, size):
     """Adds zeros to each axis between the first and the last, then takes positions off, as `geometry.edges` says."""
     zeros, cuts = zip(*edges)
     if any(map(any, zeros)):
         x = ops.pad(x, [(0, 0), *zeros, (0, 0)])
     if not all(geometry.is_static(n) and n == 0 for cut in cuts for n in cut):
-        batch, *sizes, channels = ops.shape(x)
-        sizes = [n - front - back for n, (front, back) in zip(sizes, cuts)]
-        x = ops.slice(x, (0, *(front for front, _ in cuts), 0), (batch, *sizes, channels))
+        x = ops.slice(x, (0, *(front for front, _ in cuts), 0), (ops.shape(x)[0], *size, x.shape[-1]))
     return x
 
 
@@ -251,8 +252,8 @@ def _compare_grid(x, axes, grid, size):
 def _coverage(axes, grid, size, dtype):
     """How many patches cover each position, at least 1: (*size, 1)."""
     coverage = ops.ones((), dtype)
-    edges = geometry.edges(axes, grid, size, whole_blocks=True, sign=1)
-    for axis, n, edge in zip(axes, grid, edges):
-        count = _fit(_sum_patches(ops.ones((n, axis.patch), dtype), [axis], [n], signal=1), [edge])  # (1, size, 1)
-        coverage = ops.expand_dims(coverage, -1) * ops.maximum(count[0, :, 0], 1)
+    for axis, n, positions in zip(axes, grid, size):
+        count = _sum_patches(ops.ones((n, axis.patch), dtype), [axis], 1, [n], signal=1)
+        edges = geometry.edges([axis], [positions], whole_blocks=True, sign=1)
+        coverage = ops.expand_dims(coverage, -1) * ops.maximum(_fit(count, edges, [positions])[0, :, 0], 1)
     return ops.expand_dims(coverage, -1)
