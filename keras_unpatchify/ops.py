@@ -19,7 +19,7 @@ OVERLAPS = ("sum", "mean")
 HALF_PRECISIONS = ("float16", "bfloat16")
 
 # Where patches overlap, "auto" takes the native convolution on these backends if there are fewer token channels per
-# signal channel than the number; everywhere else the matrix product.
+# signal channel than the number, but more than one (PyTorch refuses some gradients of one); else the matrix product.
 NATIVE_BELOW = {"torch": 8, "tensorflow": 8}
 
 
@@ -55,7 +55,7 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
         y = ops.conv(x, kernel, [axis.stride for axis in axes], padding="valid", data_format="channels_last")
     else:
         y = _matmul(_gather_patches(x, axes, batch, grid), ops.reshape(kernel, (-1, token)))
-    y = ops.reshape(y, (batch, *grid, token))
+    y = ops.reshape(y, (_rows(batch, grid), *grid, token))
     return y if bias is None else y + bias
 
 
@@ -157,7 +157,7 @@ def _is_native(implementation, axes, signal, token):
     """Whether to compute with the backend's convolution rather than with a matrix product."""
     if geometry.one_of("implementation", implementation, IMPLEMENTATIONS) != "auto":
         return implementation == "conv_transpose"
-    return _overlapping(axes) and token < signal * NATIVE_BELOW.get(keras.backend.backend(), 0)
+    return _overlapping(axes) and 1 < token < signal * NATIVE_BELOW.get(keras.backend.backend(), 0)
 
 
 def _transposed_convolution(x, kernel, patch_bias, axes):
@@ -192,24 +192,31 @@ def _sum_patches(y, axes, batch, grid, signal):
             first, *others = [ops.pad(b, [(0, 0), (j, axis.blocks - 1 - j), (0, 0), (0, 0)]) for j, b in blocks]
             y = sum(others, first)
     order = [k for i in range(len(axes)) for k in (i, len(axes) + i)]
-    y = ops.transpose(ops.reshape(y, (batch * blocked[0], *blocked[1:], *_strides(axes, signal))), order)
-    return ops.reshape(y, (batch, *(n * axis.stride for axis, n in zip(axes, blocked)), signal))
+    y = ops.reshape(y, (_rows(batch, grid, blocked[0]), *blocked[1:], *_strides(axes, signal)))
+    size = [n * axis.stride for axis, n in zip(axes, blocked)]
+    return ops.reshape(ops.transpose(y, order), (_rows(batch, grid), *size, signal))
 
 
 def _gather_patches(x, axes, batch, grid):
     """(batch, *blocked size, signal) -> (tokens, prod(patch) * signal): the adjoint of `_sum_patches`, step by step."""
     signal = x.shape[-1]
-    _, *interleaved = [n for pair in zip(_blocked(axes, grid), _strides(axes, signal)) for n in pair]
+    blocks, *interleaved = [n for pair in zip(_blocked(axes, grid), _strides(axes, signal)) for n in pair]
     order = (*range(0, 2 * len(axes), 2), *range(1, 2 * len(axes), 2))
-    x = ops.transpose(ops.reshape(x, (batch * _blocked(axes, grid)[0], *interleaved)), order)
+    x = ops.transpose(ops.reshape(x, (_rows(batch, grid, blocks), *interleaved)), order)
     for i, axis in reversed(list(enumerate(axes))):
         if not axis.tiles:
             before, between, inner = _around(axes, batch, grid, signal, i)
             x = ops.reshape(x, (before, grid[i] + axis.blocks - 1, between, axis.stride * inner))
             widths = [axis.stride * inner] * (axis.blocks - 1) + [(axis.stride - axis.remainder) * inner]
-            rows = before, grid[i], between
+            rows = ops.shape(x)[0], grid[i], between
             x = ops.concatenate([ops.slice(x, (0, j, 0, 0), (*rows, n)) for j, n in enumerate(widths)], axis=-1)
     return ops.reshape(x, (-1, math.prod([axis.patch for axis in axes]) * signal))
+
+
+def _rows(batch, grid, *sizes):
+    """A batch and sizes, merged; where nothing but the batch is unknown -1, which a reshape infers."""
+    only_batch = not geometry.is_static(batch) and all(map(geometry.is_static, grid))
+    return -1 if only_batch else math.prod((batch, *sizes))
 
 
 def _blocked(axes, grid):
@@ -225,13 +232,16 @@ def _strides(axes, signal):
 
 def _around(axes, batch, grid, signal, i):
     """Sizes before token axis i, between it and its positions, and inside those, merged; axes before i are done."""
-    before = batch * math.prod(_blocked(axes, grid)[:i])
+    before = _rows(batch, grid, *_blocked(axes, grid)[:i])
     between = math.prod(grid[i + 1 :]) * math.prod([axis.stride for axis in axes[:i]])
     return before, between, math.prod([axis.patch for axis in axes[i + 1 :]]) * signal
 
 
 def _fit(x, edges, size):
-    """Adds zeros to each axis between the first and the last, then takes positions off, as `geometry.edges` says."""
+    """Adds zeros to each axis between the first and the last, then takes off what is not of the size.
+
+    `edges` are those of `geometry.edges`.
+    """
     zeros, cuts = zip(*edges)
     if any(map(any, zeros)):
         x = ops.pad(x, [(0, 0), *zeros, (0, 0)])

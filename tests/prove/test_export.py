@@ -78,9 +78,8 @@ UPSTREAM = {
     "torch tf_saved_model *": "UserError: Detected mismatch between the structure of `inputs` and `dynamic_shapes`",
     # Keras traces with a signal of one position wherever a size is open, which is shorter than a patch.
     "torch onnx open conv_transpose tiling": "RuntimeError: Kernel size can't be greater than actual input size",
-    "torch onnx open matmul tiling": "RuntimeError: cannot reshape tensor of 0 elements",
     "torch openvino open conv_transpose tiling": "RuntimeError: Kernel size can't be greater than actual input size",
-    "torch openvino open matmul tiling": "RuntimeError: cannot reshape tensor of 0 elements",
+    "torch openvino open matmul tiling": "TracingCheckError: The signal must be at least",
     "openvino tf_saved_model *": "AttributeError: 'OpenvinoExportArchive' object has no attribute",
     "openvino onnx *": "NotImplementedError: only compatible with TensorFlow, JAX and Torch",
     "openvino openvino open * tiling": "ValueError: The signal must be at least",

@@ -43,10 +43,11 @@ def fails_upstream(p):
     """What backends get wrong themselves, in their native convolutions; `test_compiled` and the last test watch it.
 
     PyTorch refuses its own gradient on the CPU: "grad_weight must be contiguous". TensorFlow's gradient for an empty
-    batch has the shape of the signal.
+    batch has the shape of the signal; in bfloat16, on a CPU, now and then it holds 1e28 or so, another at each run.
     """
-    refused = BACKEND == "torch" and p.token == p.batch == 1 and p.implementation == "conv_transpose"
-    return refused or (BACKEND == "tensorflow" and p.batch == 0 and p.implementation != "matmul")
+    if BACKEND == "torch":
+        return p.token == p.batch == 1 and p.implementation == "conv_transpose"
+    return BACKEND == "tensorflow" and p.implementation != "matmul" and (p.batch == 0 or p.dtype == "bfloat16")
 
 
 def symbol(shape, hidden, dtype):
