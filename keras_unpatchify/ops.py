@@ -214,8 +214,11 @@ def _gather_patches(x, axes, batch, grid):
 
 
 def _rows(batch, grid, *sizes):
-    """A batch and sizes, merged; where nothing but the batch is unknown -1, which a reshape infers."""
-    only_batch = not geometry.is_static(batch) and all(map(geometry.is_static, grid))
+    """A batch and sizes, merged; where nothing but the batch is unknown -1, which a reshape infers.
+
+    A batch of 1 counts as unknown: exporters trace with it for any.
+    """
+    only_batch = (not geometry.is_static(batch) or batch == 1) and all(map(geometry.is_static, grid))
     return -1 if only_batch else math.prod((batch, *sizes))
 
 

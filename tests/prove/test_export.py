@@ -95,6 +95,8 @@ OTHER_SIZES = {
     "torch litert batch conv_transpose tiling": None,
     "torch litert batch *": "Keras puts 1 for sizes that are not known, which LiteRT then holds fast",
     "torch litert open *": "Keras puts 1 for sizes that are not known, which LiteRT then holds fast",
+    "openvino openvino batch * tiling": None,
+    "openvino openvino batch *": "Keras puts 1 for a batch that is not known, which the exported slices then hold fast",
     "openvino openvino open *": "Keras puts 1 for sizes that are not known, which the exported graph then holds fast",
 }
 
