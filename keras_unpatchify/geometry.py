@@ -1,14 +1,20 @@
-"""Sizes along each axis of a patching: the grid of a signal, the signals of a grid, and where the edges go.
+"""Sizes along each axis of a patching: the grid of a signal, the signals of a grid, the edges.
 
-A size is an int, or `None` where it is not known yet; the arithmetic of `Axis` also takes the scalars by which a
-backend stands for a size that it learns at run time. All that the package says or checks about a shape comes from here.
+A size is an int, or `None` where it is not known yet. The arithmetic of `Axis` also takes the
+scalars by which a backend stands for a size that it learns at run time. Everything that the
+package says or checks about a shape comes from here.
 """
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-PADDINGS = ("valid", "same")
+# A size: an int, `None`, or a backend's scalar for a size that is known at run time only.
+Size = Any
+Shape = tuple[Size, ...]
+# The positions at the two ends of an axis.
+Pair = tuple[Size, Size]
 
 # Backends index a kernel with 32 bits and a tensor with 64.
 MAX_KERNEL_ELEMENTS = 2**31 - 1
@@ -16,179 +22,279 @@ MAX_TENSOR_ELEMENTS = 2**63 - 1
 
 
 class RankError(ValueError, AssertionError):
-    """An input with the wrong number of axes; also an `AssertionError`, for callers who catch that."""
+    """An input with the wrong number of axes; also an `AssertionError`, for callers who catch it."""
 
 
 class Axis(NamedTuple):
     """One axis of a patching: patches of `patch` positions, one every `stride`.
 
-    `padding="valid"` lays patches inside the signal only. `"same"` lays `ceil(size / stride)` of them, half of what
-    they reach beyond the signal (rounded down) before it, as Keras does. The two differ in one number: the shortest
-    signal that yields a token.
+    `padding` is what the signal is padded with before it is patched: `(before, after)` zeros, or
+    `"same"`, which pads as much as `ceil(size / stride)` patches need, half of it (rounded down)
+    before, as Keras does.
     """
 
     patch: int
     stride: int
-    padding: str
+    padding: tuple[int, int] | str
 
     @property
-    def shortest(self):
-        """The shortest signal that yields a token."""
-        return self.patch if self.padding == "valid" else 1
+    def shortest(self) -> int:
+        """The size of the shortest signal of one token; 0 or less if padding alone fills a patch."""
+        return 1 if self.padding == "same" else self.patch - sum(self.padding)
 
     @property
-    def blocks(self):
-        """How many blocks of `stride` positions a patch reaches into; more than 1 where patches overlap."""
+    def blocks(self) -> int:
+        """How many blocks of at most `stride` positions make a patch; more than 1 if they overlap."""
         return -(-self.patch // self.stride)
 
     @property
-    def remainder(self):
-        """Positions by which the blocks of a patch exceed it."""
-        return self.blocks * self.stride - self.patch
+    def width(self) -> int:
+        """The positions of a block; the blocks together are as long as a patch, or a little longer."""
+        return -(-self.patch // self.blocks)
 
     @property
-    def tiles(self):
+    def tiles(self) -> bool:
         """Whether patches lie edge to edge."""
         return self.patch == self.stride
 
-    def grid(self, size):
-        """Tokens of a signal."""
+    def grid(self, size: Size) -> Size:
+        """The number of tokens of a signal."""
         return (size + self.stride - self.shortest) // self.stride
 
-    def natural(self, grid):
-        """Positions from the start of the first patch to the end of the last."""
+    def natural(self, grid: Size) -> Size:
+        """The positions from the start of the first patch to the end of the last."""
         return (grid - 1) * self.stride + self.patch
 
-    def lowest(self, grid):
-        """The smallest signal of a grid."""
+    def lowest(self, grid: int) -> int:
+        """The size of the smallest signal of a grid, at least 1."""
+        return max((grid - 1) * self.stride + self.shortest, 1)
+
+    def highest(self, grid: int) -> int:
+        """The size of the largest signal of a grid."""
+        return grid * self.stride + self.shortest - 1
+
+    def size(self, grid: Size) -> Size:
+        """The size of a grid's signal where no other is asked for."""
+        if self.padding == "same":
+            return grid * self.stride
         return (grid - 1) * self.stride + self.shortest
 
-    def highest(self, grid):
-        """The largest signal of a grid."""
-        return self.lowest(grid) + self.stride - 1
+    def unused(self, size: Size | None) -> Size:
+        """The positions of a signal that its last patch leaves out; `None` is the default size."""
+        if size is None:
+            return self.stride - 1 if self.padding == "same" else 0
+        # a remainder, not a difference from the grid's size: compilers see that it is bounded
+        return (size - self.shortest) % self.stride
 
-    def size(self, grid):
-        """The signal of a grid where no other is asked for: the natural one if "valid", `grid * stride` if "same"."""
-        return self.lowest(grid) if self.padding == "valid" else self.highest(grid)
-
-    def reach(self, size=None):
-        """How far the patches reach before and beyond a signal, `(before, after)`; negative where they fall short.
-
-        `size=None` stands for the default size, for which the answer is the same for every grid.
-        """
-        unused = ((self.size(1) if size is None else size) - self.shortest) % self.stride
+    def reach(self, unused: Size) -> Pair:
+        """How far patches reach before and beyond a signal; negative where they fall short."""
         excess = self.patch - self.shortest - unused
-        if self.padding == "valid":
-            return 0, excess
-        # max(excess, 0), in operations that every kind of size has; without gaps it is never negative
+        if self.padding != "same":
+            return self.padding[0], excess - self.padding[0]
+        # max(excess, 0), in operations that every kind of size has; without gaps it is not negative
         padded = excess if self.patch >= self.stride else (excess + abs(excess)) // 2
         return padded // 2, excess - padded // 2
 
 
-def make_axes(patch_size, stride=None, padding="valid", data_dim=None):
-    """The axes of a patching; `stride=None` means the patch, an int means the same on each of the `data_dim` axes."""
+class Edge(NamedTuple):
+    """What turns one axis of a tensor into another: zeros to add at its ends, positions to cut off.
+
+    Zeros are ints. A cut may be a size that is known at run time only.
+    """
+
+    zeros: tuple[int, int]
+    cuts: Pair
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        return any(self.zeros) or not all(is_static(cut) and cut == 0 for cut in self.cuts)
+
+
+def to_signal(axis: Axis, size: Size | None, start: int = 0, end: int = 0) -> Edge:
+    """The edge that turns a piece of the patched positions into a signal.
+
+    The piece begins `start` positions after the first patch does, and ends `end` positions before
+    the last patch does (negative: after it). `size=None` is the default size of the grid.
+    """
+    return _edge(axis, size, lambda before, after: (start - before, end - after))
+
+
+def to_patches(axis: Axis, size: Size, start: int = 0, end: int = 0) -> Edge:
+    """The edge that turns a signal into a piece of the patched positions: that of `to_signal` undone."""
+    return _edge(axis, size, lambda before, after: (before - start, after - end))
+
+
+def _edge(axis, size, added):
+    """The edge that adds so many positions at both ends, a function of how far patches reach."""
+    unused = axis.unused(size)
+    positions = added(*axis.reach(unused))
+    # the reach shrinks or grows with `unused`: one of its bounds needs the most zeros
+    bounds = [unused] if is_static(unused) else [0, axis.stride - 1]
+    most = [added(*axis.reach(bound)) for bound in bounds]
+    zeros = tuple(max(0, *ends) for ends in zip(*most))
+    return Edge(zeros, (zeros[0] - positions[0], zeros[1] - positions[1]))
+
+
+def make_axes(patch_size, stride=None, padding="valid", data_dim=None) -> tuple[Axis, ...]:
+    """The axes of a patching.
+
+    `stride=None` is the patch. An int, here or for the patch, holds for each of the `data_dim`
+    axes. `padding` is what `as_padding` takes.
+    """
     patch = per_axis("patch_size", patch_size, data_dim)
     strides = patch if stride is None else per_axis("stride", stride, len(patch))
-    one_of("padding", padding, PADDINGS)
-    return tuple(Axis(*sizes, padding) for sizes in zip(patch, strides, strict=True))
+    padding = as_padding(padding, patch)
+    if padding == "valid":
+        padding = ((0, 0),) * len(patch)
+    elif padding == "same":
+        padding = ("same",) * len(patch)
+    return tuple(map(Axis, patch, strides, padding))
 
 
-def per_axis(name, value, data_dim):
+def per_axis(name: str, value, data_dim: int) -> tuple[int, ...]:
     """A positive int, or one per axis, as a tuple with one int per axis."""
-    entries = tuple(value) if isinstance(value, (tuple, list)) else (value,) * data_dim
+    entries = _entries(value, data_dim)
     if len(entries) != data_dim or not all(map(_is_positive, entries)):
         raise ValueError(
-            f"`{name}` must be a positive integer, or {data_dim} of them, one per axis. Received: {name}={value!r}"
+            f"`{name}` must be a positive integer, or {data_dim} of them, one per axis. "
+            f"Received: {name}={value!r}"
         )
     return tuple(map(int, entries))
 
 
-def positive_int(name, value):
+def as_padding(padding, patch: Sequence[int]) -> str | tuple[tuple[int, int], ...]:
+    """`"valid"`, `"same"`, or a pair `(before, after)` for each axis of the patch.
+
+    Takes those, an int, or an int or a pair per axis, each less than the patch.
+    """
+    if isinstance(padding, str) and padding in ("valid", "same"):
+        return padding
+    entries = _entries(padding, len(patch))
+    pairs = [entry if isinstance(entry, (tuple, list)) else (entry, entry) for entry in entries]
+    if len(pairs) != len(patch) or not all(map(_is_padding, pairs, patch)):
+        raise ValueError(
+            "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair "
+            f"(before, after), each at least 0 and less than the patch {tuple(patch)}. "
+            f"Received: padding={padding!r}"
+        )
+    return tuple((int(before), int(after)) for before, after in pairs)
+
+
+def _entries(value, data_dim):
+    """One entry per axis: those of a sequence or an array, or the same for each axis."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * data_dim
+
+
+def _is_padding(pair, patch):
+    return len(pair) == 2 and all(_is_int(n) and 0 <= n < patch for n in pair)
+
+
+def positive_int(name: str, value) -> int:
     """A positive int."""
     if not _is_positive(value):
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return int(value)
 
 
-def one_of(name, value, choices):
+def one_of(name: str, value, choices: Sequence):
     """One of a few values, of the same type."""
     value = int(value) if _is_int(value) else value
     if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
+        expected = ", ".join(map(repr, choices))
+        raise ValueError(f"`{name}` must be one of {expected}. Received: {name}={value!r}")
     return value
 
 
-def target_shape(output_spatial_shape, data_dim):
+def target_shape(output_spatial_shape, data_dim: int) -> tuple[int, ...]:
     """The argument `output_spatial_shape` as a tuple of ints, one per axis."""
     is_sequence = isinstance(output_spatial_shape, (tuple, list))
-    if not is_sequence or len(output_spatial_shape) != data_dim or not all(map(_is_int, output_spatial_shape)):
+    entries = output_spatial_shape if is_sequence else ()
+    if len(entries) != data_dim or not all(map(_is_int, entries)):
         raise ValueError(
             f"`output_spatial_shape` must hold {data_dim} of Python's integers, one per axis. "
-            f"Received: output_spatial_shape={output_spatial_shape!r}. For the size of a tensor, pass `like=tensor`."
+            f"Received: output_spatial_shape={output_spatial_shape!r}. "
+            "For the size of a tensor, pass `like=tensor`."
         )
-    return tuple(map(int, output_spatial_shape))
+    return tuple(map(int, entries))
 
 
-def grid_shape(axes, size):
+def grid_shape(axes: Sequence[Axis], size: Shape) -> Shape:
     """The grid of a signal; raises a ValueError if an axis is too short for one token."""
-    if any(is_static(n) and n < axis.shortest for axis, n in zip(axes, size, strict=True)):
+    shortest = tuple(max(axis.shortest, 1) for axis in axes)
+    if any(is_static(n) and n < least for n, least in zip(size, shortest)):
         raise ValueError(
-            f"The signal must be at least {tuple(axis.shortest for axis in axes)} long, one patch along each axis. "
-            f"Received: spatial shape={as_text(size)}. Use a smaller `patch_size`, or `padding='same'`, which pads it."
+            f"The signal must be at least {shortest} long, one patch along each axis. "
+            f"Received: spatial shape={as_text(size)}. "
+            "Use a smaller `patch_size`, or `padding='same'`, which pads it."
         )
-    return tuple(None if n is None else axis.grid(n) for axis, n in zip(axes, size, strict=True))
+    return tuple(None if n is None else axis.grid(n) for axis, n in zip(axes, size))
 
 
-def spatial_shape(axes, grid, target=None):
-    """The signal of a grid: its default size, or the `target`, which must be patched into this very grid."""
+def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Shape | None = None) -> Shape:
+    """The signal of a grid: its default size, or the `target`, which must have this very grid."""
     if any(is_static(n) and n < 1 for n in grid):
-        raise ValueError(f"The grid must have at least one token along each axis. Received: grid shape={as_text(grid)}")
+        raise ValueError(
+            "The grid must have at least one token along each axis. "
+            f"Received: grid shape={as_text(grid)}"
+        )
+    ranges = [_sizes_of(axis, n) for axis, n in zip(axes, grid)]
+    if any(low > high for low, high in ranges):
+        raise ValueError(
+            "The padding must leave at least one position of the signal. "
+            f"Received: grid shape={as_text(grid)}, padding={[axis.padding for axis in axes]}. "
+            "Use a smaller `padding`, or more tokens."
+        )
     if target is None:
-        return tuple(None if n is None else axis.size(n) for axis, n in zip(axes, grid, strict=True))
-    ranges = [(a.lowest(n), a.highest(n)) if is_static(n) else (1, math.inf) for a, n in zip(axes, grid, strict=True)]
-    if any(is_static(n) and not low <= n <= high for n, (low, high) in zip(target, ranges, strict=True)):
+        size = tuple(None if n is None else axis.size(n) for axis, n in zip(axes, grid))
+    else:
+        size = tuple(target)
+    if any(is_static(n) and not low <= n <= high for n, (low, high) in zip(size, ranges)):
         allowed = ", ".join(f"{low} to {high}" for low, high in ranges)
         raise ValueError(
-            f"`output_spatial_shape`, or the spatial shape of `like`, must be a size that is patched into the grid "
-            f"{as_text(grid)}: ({allowed}). Received: output_spatial_shape={as_text(target)}"
+            "`output_spatial_shape`, or the spatial shape of `like`, must be a size that is "
+            f"patched into the grid {as_text(grid)}: ({allowed}). "
+            f"Received: output_spatial_shape={as_text(size)}"
         )
-    return tuple(target)
+    return size
 
 
-def edges(axes, size, *, whole_blocks, sign):
-    """What turns patched positions into a signal (`sign=1`), or a signal into patched positions (`sign=-1`).
+def _sizes_of(axis, grid):
+    """The smallest and the largest signal of a grid."""
+    return (axis.lowest(grid), axis.highest(grid)) if is_static(grid) else (1, math.inf)
 
-    For each axis the zeros to add, always ints, and the positions then to take off, `(before, after)` each. Patched
-    positions run from the first patch to the end of the last, or with `whole_blocks` to the end of its last block.
-    `size=None` stands for the default size.
+
+def number_of(grid: Shape) -> Size:
+    """The tokens of a grid; `None` where one of its sizes is."""
+    return None if None in grid else math.prod(grid)
+
+
+def check_number(grid: Shape, tokens: Size) -> None:
+    """Checks the number of tokens of a sequence, where it and its grid are known."""
+    if all(map(is_static, (*grid, tokens))) and tokens != math.prod(grid):
+        raise ValueError(
+            f"The sequence must have {math.prod(grid)} tokens, those of the grid {as_text(grid)} "
+            f"of the signal that is asked for. Received: {tokens} tokens. "
+            "Leave out class and register tokens, or ask for another size."
+        )
+
+
+def check_input(shape: Shape, axes: int, features: int | None, remedy: str = "") -> None:
+    """Checks the shape of an input, `(batch, *axes, channels)`.
+
+    `features=None` takes any number of channels, if it is known. The `remedy` ends the error for
+    a wrong number of axes.
     """
-    result = []
-    for axis, positions in zip(axes, size or (None,) * len(axes), strict=True):
-        cuts = _cuts(axis, positions, whole_blocks, sign)
-        if all(map(is_static, cuts)):
-            least = cuts
-        else:
-            least = _cuts(axis, axis.highest(1) if sign > 0 else axis.lowest(1), whole_blocks, sign)
-        zeros = tuple(max(-cut, 0) for cut in least)
-        result.append((zeros, tuple(cut + zero for cut, zero in zip(cuts, zeros))))
-    return result
-
-
-def _cuts(axis, size, whole_blocks, sign):
-    before, after = axis.reach(size)
-    return sign * before, sign * (after + axis.remainder * whole_blocks)
-
-
-def check_input(shape, data_dim, features):
-    """Checks the shape of an input, `(batch, *axes, channels)`; `features=None` takes any number of channels."""
-    if len(shape) != data_dim + 2:
+    if len(shape) != axes + 2:
         raise RankError(
-            f"The input must have {data_dim + 2} axes: batch, {data_dim} of the grid or signal, channels. "
-            f"Received: shape={as_text(shape)}. Reshape the input, or change `data_dim`."
+            f"The input must have {axes + 2} axes: batch, {axes} of the grid or signal, channels. "
+            f"Received: shape={as_text(shape)}. Reshape the input, or change `data_dim`. {remedy}"
         )
     if features is None and not _is_positive(shape[-1]):
         raise ValueError(
-            f"The input's channels, its last axis, must be known and at least 1. Received: shape={as_text(shape)}"
+            "The input's channels, its last axis, must be known and at least 1. "
+            f"Received: shape={as_text(shape)}"
         )
     if features is not None and shape[-1] != features:
         raise ValueError(
@@ -197,28 +303,31 @@ def check_input(shape, data_dim, features):
         )
 
 
-def as_shape(shape):
+def as_shape(shape) -> Shape:
     """A shape as a tuple of ints and `None`."""
-    sizes = [""] if isinstance(shape, (str, dict)) or not hasattr(shape, "__iter__") else list(shape)
-    if not all(n is None or (_is_int(n) and n >= 0) for n in sizes):
-        raise ValueError(f"A shape must be a tuple of sizes, each an integer or None. Received: shape={shape!r}")
-    return tuple(sizes)
-
-
-def check_elements(name, shape, limit=MAX_TENSOR_ELEMENTS):
-    """Refuses a shape of more than `limit` elements; an axis that is not known counts as 1."""
-    if math.prod([int(n) for n in shape if is_static(n)]) > limit:
+    readable = hasattr(shape, "__iter__") and not isinstance(shape, (str, dict))
+    if not readable or not all(n is None or (_is_int(n) and n >= 0) for n in shape):
         raise ValueError(
-            f"The {name} must have at most {limit} elements. Received: shape={as_text(shape)}. Use smaller sizes."
+            f"A shape must be a tuple of sizes, each an integer or None. Received: shape={shape!r}"
+        )
+    return tuple(shape)
+
+
+def check_elements(name: str, shape: Shape, limit: int = MAX_TENSOR_ELEMENTS) -> None:
+    """Refuses a shape of more than `limit` elements; an axis that is not known counts as 1."""
+    if math.prod(int(n) for n in shape if is_static(n)) > limit:
+        raise ValueError(
+            f"The {name} must have at most {limit} elements. "
+            f"Received: shape={as_text(shape)}. Use smaller sizes."
         )
 
 
-def is_static(size):
+def is_static(size: Size) -> bool:
     """Whether a size is an int, rather than unknown or known at run time only."""
     return isinstance(size, Integral)
 
 
-def as_text(shape):
+def as_text(shape: Shape) -> tuple[int | None, ...]:
     """A shape as it stands in an error."""
     return tuple(int(n) if is_static(n) else None for n in shape)
 

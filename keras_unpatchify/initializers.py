@@ -91,7 +91,11 @@ def check(weight_init):
             f"`weight_init` must be one of {', '.join(map(repr, NAMES))}, or a Keras initializer or its name. "
             f"Received: weight_init={weight_init!r} ({error})"
         ) from error
-    return initializer.clone() if isinstance(initializer, keras.initializers.Initializer) else initializer
+    return (
+        initializer.clone()
+        if isinstance(initializer, keras.initializers.Initializer)
+        else initializer
+    )
 
 
 def kernel_and_bias(weight_init, kernel_shape, in_features):
@@ -104,4 +108,6 @@ def kernel_and_bias(weight_init, kernel_shape, in_features):
         return weight_init, "zeros"
     seed = weight_init.seed
     next_seed = seed + 1 if isinstance(seed, int) else seed
-    return weight_init, TorchUniform(weight_init.fan or weight_init.kernel_fan(kernel_shape), next_seed)
+    return weight_init, TorchUniform(
+        weight_init.fan or weight_init.kernel_fan(kernel_shape), next_seed
+    )

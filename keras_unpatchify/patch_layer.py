@@ -6,9 +6,22 @@ from keras_unpatchify import geometry, initializers, ops
 
 REQUIRED = ("in_features", "out_features", "data_dim", "patch_size")
 
+# What other Keras layers call the arguments.
+KERAS_NAMES = {
+    "filters": "out_features",
+    "kernel_size": "patch_size",
+    "strides": "stride",
+    "use_bias": "bias",
+    "kernel_initializer": "weight_init",
+    "bias_initializer": "weight_init",
+}
+
 
 class PatchLayer(keras.layers.Layer):
-    """The base of `Patchify` and `Unpatchify`: a layer of one kernel, `(*patch, signal, token)`, and a bias."""
+    """The base of `Patchify` and `Unpatchify`: a layer of a kernel and a bias.
+
+    The kernel is `(*patch, signal, token)`, the numbers of channels last.
+    """
 
     BIASES = (True, False)
 
@@ -18,57 +31,62 @@ class PatchLayer(keras.layers.Layer):
         out_features,
         data_dim,
         patch_size,
-        stride=None,
-        bias=True,
-        weight_init="default",
+        stride,
+        bias,
+        weight_init,
         *,
-        padding="valid",
-        implementation="auto",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
+        padding,
+        sequence,
+        activation,
+        implementation,
+        kernel_regularizer,
+        bias_regularizer,
+        activity_regularizer,
+        kernel_constraint,
+        bias_constraint,
         **kwargs,
     ):
+        for name in KERAS_NAMES.keys() & kwargs.keys():
+            raise ValueError(
+                f"`{name}` is called `{KERAS_NAMES[name]}` here. Received: {name}={kwargs[name]!r}"
+            )
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.in_features = None if in_features is None else geometry.positive_int("in_features", in_features)
+        if in_features is not None:
+            in_features = geometry.positive_int("in_features", in_features)
+        self.in_features = in_features
         self.out_features = geometry.positive_int("out_features", out_features)
         self.data_dim = geometry.one_of("data_dim", data_dim, (1, 2, 3))
         self.axes = geometry.make_axes(patch_size, stride, padding, self.data_dim)
+        self.padding = geometry.as_padding(padding, self.patch_size)
+        self.sequence = geometry.one_of("sequence", sequence, (True, False))
         self.use_bias = geometry.one_of("bias", bias, self.BIASES)
         self.weight_init = initializers.check(weight_init)
+        self.activation = keras.activations.get(activation)
         self.implementation = geometry.one_of("implementation", implementation, ops.IMPLEMENTATIONS)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.channels = self.in_features  # of the input: where `in_features` is None, known once the layer is built
+        # Channels of the input: where `in_features` is None, known once the layer is built.
+        self.channels = self.in_features
         self.kernel = self.bias = None
 
     @property
-    def patch_size(self):
+    def patch_size(self) -> tuple[int, ...]:
         """Positions of a patch, one number per axis."""
         return tuple(axis.patch for axis in self.axes)
 
     @property
-    def stride(self):
+    def stride(self) -> tuple[int, ...]:
         """Positions from one patch to the next, one number per axis."""
         return tuple(axis.stride for axis in self.axes)
 
-    @property
-    def padding(self):
-        """`"valid"` or `"same"`."""
-        return self.axes[0].padding
-
-    def build(self, input_shape):
-        """Creates the kernel and the bias."""
-        self.compute_output_shape(input_shape)  # checks it
-        kernel_shape = self._kernel_shape(input_shape[-1])
+    def _create_weights(self, in_features):
+        kernel_shape = self._kernel_shape(in_features)
         geometry.check_elements("kernel", kernel_shape, geometry.MAX_KERNEL_ELEMENTS)
-        self.channels = input_shape[-1]
+        self.channels = in_features
         kernel_initializer, bias_initializer = initializers.kernel_and_bias(
-            self.weight_init, kernel_shape, self.channels
+            self.weight_init, kernel_shape, in_features
         )
         self.kernel = self.add_weight(
             name="kernel",
@@ -94,16 +112,20 @@ class PatchLayer(keras.layers.Layer):
 
     def _check_dtype(self, dtype):
         if "complex" in str(dtype):
-            raise ValueError(f"The input must be real. Received: dtype={dtype}. Pass the two parts as channels.")
+            raise ValueError(
+                f"The input must be real. Received: dtype={dtype}. Pass the two parts as channels."
+            )
 
     def _as_input(self, x):
-        """The input in the dtype to compute in; integers, such as the pixels of a photograph, are converted."""
+        """The input in the dtype to compute in; integers, such as pixels, are converted."""
         self._check_dtype(x.dtype)
         return keras.ops.cast(x, self.compute_dtype)
 
     def get_config(self):
         """The arguments of the constructor."""
         weight_init = self.weight_init
+        if not isinstance(weight_init, str):
+            weight_init = keras.initializers.serialize(weight_init)
         return {
             **super().get_config(),
             "in_features": self.in_features,
@@ -112,8 +134,10 @@ class PatchLayer(keras.layers.Layer):
             "patch_size": self.patch_size,
             "stride": self.stride,
             "bias": self.use_bias,
-            "weight_init": weight_init if isinstance(weight_init, str) else keras.initializers.serialize(weight_init),
+            "weight_init": weight_init,
             "padding": self.padding,
+            "sequence": self.sequence,
+            "activation": keras.activations.serialize(self.activation),
             "implementation": self.implementation,
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
@@ -127,5 +151,8 @@ class PatchLayer(keras.layers.Layer):
         """A layer of these arguments; raises a ValueError for what the constructor would refuse."""
         missing = [name for name in REQUIRED if name not in config]
         if missing:
-            raise ValueError(f"The config of {cls.__name__} must have {', '.join(REQUIRED)}. Received: {config!r}")
+            raise ValueError(
+                f"The config of {cls.__name__} must have {', '.join(REQUIRED)}. "
+                f"Missing: {', '.join(missing)}. Received: {config!r}"
+            )
         return cls(**config)

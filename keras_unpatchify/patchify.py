@@ -1,5 +1,8 @@
 """The layer Patchify."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 from keras_unpatchify import geometry, ops
@@ -8,32 +11,45 @@ from keras_unpatchify.patch_layer import PatchLayer
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
 class Patchify(PatchLayer):
-    """Turns a signal into a grid of token embeddings by one learned strided convolution, channels last.
+    """Turns a signal into a grid of token embeddings by one learned strided convolution.
 
-    Each patch becomes a token; patches lie `stride` apart. With the same kernel the layer is the adjoint of
-    `Unpatchify`: without biases `<Patchify(x), t> = <x, Unpatchify(t)>`.
+    Channels are last. Each patch becomes a token; patches lie `stride` apart. With the same kernel
+    the layer is the adjoint of `Unpatchify`: without biases
+    `<Patchify(x), t> = <x, Unpatchify(t)>`. The sizes are those of Dumoulin & Visin, "A guide to
+    convolution arithmetic for deep learning" (2016).
 
     Args:
-        in_features: channels of the signal; `None` reads it from the input.
-        out_features: embedding size of a token.
-        data_dim: number of spatial axes: 1, 2 or 3.
-        patch_size: positions that become a token, an int or one per axis.
-        stride: positions from one patch to the next, an int or one per axis. `None` means `patch_size`, where patches
-            tile; smaller strides overlap, larger ones leave gaps.
-        bias: whether to add one number per embedding channel.
-        weight_init: a name, or for the kernel any Keras initializer (the bias is then zero). With
-            `f = prod(patch_size)`:
+        in_features: int, channels of the signal. `None` reads it from the input.
+        out_features: int, channels of a token.
+        data_dim: int, the number of spatial axes: 1, 2 or 3.
+        patch_size: int or one per axis, the positions that become a token.
+        stride: int or one per axis, the positions from one patch to the next. Smaller than the
+            patch, patches overlap; larger, they leave gaps. Defaults to `None`: the patch, so
+            that patches tile.
+        bias: bool, whether to add one number to each channel of a token. Defaults to `True`.
+        weight_init: a name, or a Keras initializer for the kernel (the bias is then zero).
+            Defaults to `"default"`. With `f = prod(patch_size)`:
 
-            - `"default"`: PyTorch's draw for `ConvNd`: kernel and bias uniform in `[-b, b]`,
+            - `"default"`: PyTorch's draw for `ConvNd`. Kernel and bias are uniform in `[-b, b]`,
               `b = 1 / sqrt(in_features * f)`.
-            - `"zeros"`: kernel and bias zero.
-            - `"fan_in"`: kernel uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`, bias zero.
-        padding: `"valid"` drops what fills no patch on the right, as every framework does; `"same"` pads with zeros,
-            half of them (rounded down) before, so that nothing is dropped.
-        implementation: how to compute it; the weights and values are the same. `"conv_transpose"` is the backend's
-            native operator (here its adjoint, the convolution), `"matmul"` a rearrangement and a matrix product,
-            `"auto"` the faster one (`keras_unpatchify.ops.NATIVE_BELOW`).
-        kernel_regularizer: regularizer of the kernel.
+            - `"zeros"`: kernel and bias are zero.
+            - `"fan_in"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`.
+              The bias is zero.
+        padding: how the signal is padded with zeros before it is patched. Defaults to `"valid"`.
+
+            - `"valid"`: not at all. What fills no patch at the end is dropped.
+            - `"same"`: as much as `ceil(size / stride)` patches need, half of it (rounded down)
+              before. Nothing is dropped.
+            - an int, or for each axis an int or a pair `(before, after)`: by so many positions,
+              each number less than the patch. This is the padding of PyTorch's `ConvNd`.
+        sequence: bool, whether to return tokens as a sequence, `(batch, tokens, out_features)`,
+            row by row, instead of a grid. Defaults to `False`.
+        activation: a name or callable, applied to the tokens. Defaults to `None`.
+        implementation: how to compute. Weights and values are the same, the speed is not.
+            `"conv_transpose"` is the backend's operator (here its adjoint, the convolution),
+            `"matmul"` are matrix products, `"auto"` the faster one
+            (`keras_unpatchify.ops.NATIVE_BELOW`). Defaults to `"auto"`.
+        kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
         bias_regularizer: regularizer of the bias.
         activity_regularizer: regularizer of the output.
         kernel_constraint: constraint on the kernel.
@@ -41,18 +57,19 @@ class Patchify(PatchLayer):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
-        x: signal; integers, such as the pixels of a photograph, are converted to the dtype that the layer computes in.
+        x: signal. Integers, such as pixels, are converted to the dtype that the layer computes in.
 
     Input shape:
         `(batch, *size, in_features)`
 
     Output shape:
-        `(batch, *grid, out_features)`, each axis `(size - patch_size) // stride + 1` for `"valid"` or
-        `ceil(size / stride)` for `"same"`.
+        `(batch, *grid, out_features)`. Each axis is `(size + before + after - patch_size) //
+        stride + 1` long, or `ceil(size / stride)` for `"same"`. With `sequence=True` it is
+        `(batch, prod(grid), out_features)`.
 
     Raises:
-        ValueError: for an argument, or an input, that does not fit, before any work is done. An input of the wrong rank
-            raises a `ValueError` that is also an `AssertionError`.
+        ValueError: for an argument, or an input, that does not fit, before any work is done. For
+            an input of the wrong rank the `ValueError` is also an `AssertionError`.
 
     Example:
         >>> image = keras.Input((224, 224, 3))
@@ -60,14 +77,62 @@ class Patchify(PatchLayer):
         (None, 14, 14, 512)
     """
 
+    def __init__(
+        self,
+        in_features: int | None,
+        out_features: int,
+        data_dim: int,
+        patch_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        bias: bool = True,
+        weight_init: Any = "default",
+        *,
+        padding: Any = "valid",
+        sequence: bool = False,
+        activation: str | Callable | None = None,
+        implementation: str = "auto",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            in_features,
+            out_features,
+            data_dim,
+            patch_size,
+            stride,
+            bias,
+            weight_init,
+            padding=padding,
+            sequence=sequence,
+            activation=activation,
+            implementation=implementation,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+
+    def build(self, input_shape):
+        """Creates the kernel and the bias."""
+        self.compute_output_shape(input_shape)  # checks it
+        self._create_weights(input_shape[-1])
+
     def _kernel_shape(self, in_features):
         return (*self.patch_size, in_features, self.out_features)
 
     def compute_output_shape(self, input_shape):
-        """`(batch, *grid, out_features)` of an input `(batch, *size, in_features)`."""
-        input_shape = geometry.as_shape(input_shape)
-        geometry.check_input(input_shape, self.data_dim, self.channels)
-        return (input_shape[0], *geometry.grid_shape(self.axes, input_shape[1:-1]), self.out_features)
+        """The shape of the tokens of a signal `(batch, *size, in_features)`."""
+        batch, *size, _ = geometry.as_shape(input_shape)
+        geometry.check_input(tuple(input_shape), self.data_dim, self.channels)
+        grid = geometry.grid_shape(self.axes, size)
+        tokens = (geometry.number_of(grid),) if self.sequence else grid
+        return (batch, *tokens, self.out_features)
 
     def compute_output_spec(self, x):
         """The symbolic output of a symbolic input."""
@@ -76,7 +141,7 @@ class Patchify(PatchLayer):
 
     def call(self, x):
         """Tokens of the signal `x`."""
-        return ops.patchify(
+        y = ops.patchify(
             self._as_input(x),
             self.kernel,
             self.bias,
@@ -84,3 +149,4 @@ class Patchify(PatchLayer):
             padding=self.padding,
             implementation=self.implementation,
         )
+        return self.activation(ops.to_sequence(y) if self.sequence else y)

@@ -1,46 +1,66 @@
 """The layer Unpatchify."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 from keras_unpatchify import geometry, ops
 from keras_unpatchify.patch_layer import PatchLayer
+from keras_unpatchify.patchify import Patchify
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
 class Unpatchify(PatchLayer):
-    """Turns a grid of token embeddings back into a signal by one learned transposed convolution, channels last.
+    """Turns a grid of token embeddings back into a signal by one learned transposed convolution.
 
-    Each token becomes a patch; patches lie `stride` apart, and what they give to one position is summed. The value is
-    that of `keras.ops.conv_transpose` plus a bias, on every backend; with the same kernel the layer is the adjoint of
-    `Patchify`.
+    Channels are last. Each token becomes a patch; patches lie `stride` apart, and what they give to
+    one position is summed. The value is that of `keras.ops.conv_transpose` plus a bias, on every
+    backend. With the same kernel the layer is the adjoint of `Patchify`. It stands for the linear
+    head of a masked autoencoder (He et al., 2022) or a diffusion transformer (Peebles & Xie,
+    2023), and for PyTorch's `ConvTransposeNd`.
 
     Args:
-        in_features: embedding size of a token; `None` reads it from the input.
-        out_features: channels of the signal.
-        data_dim: number of grid axes: 1, 2 or 3.
-        patch_size: positions that a token becomes, an int or one per axis.
-        stride: positions from one patch to the next, an int or one per axis. `None` means `patch_size`, where patches
-            tile; smaller strides overlap, larger ones leave gaps.
-        bias: `True` for one number per channel, `False` for none, or `"patch"` for a bias of the shape
-            `(*patch_size, out_features)` that each patch adds before overlaps are summed, as a linear head has it.
-        weight_init: a name, or for the kernel any Keras initializer (the bias is then zero). With
-            `f = prod(patch_size)`:
+        in_features: int, channels of a token. `None` reads it from the input.
+        out_features: int, channels of the signal.
+        data_dim: int, the number of axes of the grid: 1, 2 or 3.
+        patch_size: int or one per axis, the positions that a token becomes.
+        stride: int or one per axis, the positions from one patch to the next. Smaller than the
+            patch, patches overlap; larger, they leave gaps. Defaults to `None`: the patch, so
+            that patches tile.
+        bias: `True` for one number per channel, `False` for none, or `"patch"` for a bias of the
+            shape `(*patch_size, out_features)`. Each patch adds that before overlaps are summed,
+            as a linear head does. Defaults to `True`.
+        weight_init: a name, or a Keras initializer for the kernel (the bias is then zero).
+            Defaults to `"default"`. With `f = prod(patch_size)`:
 
-            - `"default"`: PyTorch's draw for `ConvTransposeNd`: kernel and bias uniform in `[-b, b]`,
-              `b = 1 / sqrt(out_features * f)`.
-            - `"zeros"`: kernel and bias zero: the output is exactly zero.
-            - `"fan_in"`: kernel uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`, bias zero: for unit inputs and
-              tiling patches a pixel has the variance `2 / prod(stride)`, whatever `in_features` is.
+            - `"default"`: PyTorch's draw for `ConvTransposeNd`. Kernel and bias are uniform in
+              `[-b, b]`, `b = 1 / sqrt(out_features * f)`.
+            - `"zeros"`: kernel and bias are zero, and so is the output.
+            - `"fan_in"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`.
+              The bias is zero. For unit tokens and tiling patches a position has the variance
+              `2 / prod(stride)`, whatever `in_features` is.
 
-            `keras_unpatchify.initializers` says why PyTorch's and Keras's own fans are not these, and has both draws as
-            initializers that take a seed.
-        padding: `"valid"`, or `"same"` for the adjoint of Patchify's `"same"`, which crops what that pads.
-        overlap: `"sum"`, or `"mean"` to divide each position by the number of patches that cover it, before the bias
-            (a bias of `"patch"` is part of what is averaged).
-        implementation: how to compute it; the weights and values are the same. `"conv_transpose"` is the backend's
-            native operator, `"matmul"` a matrix product and a rearrangement, `"auto"` the faster one
-            (`keras_unpatchify.ops.NATIVE_BELOW`).
-        kernel_regularizer: regularizer of the kernel.
+            `keras_unpatchify.initializers` explains the draws, and has each as an initializer that
+            takes a seed.
+        padding: what `Patchify` pads with zeros, and this layer crops. Defaults to `"valid"`.
+
+            - `"valid"`: nothing.
+            - `"same"`: what `Patchify` pads with `"same"`.
+            - an int, or for each axis an int or a pair `(before, after)`: so many positions, each
+              number less than the patch. This is the padding of PyTorch's `ConvTransposeNd`, whose
+              `output_padding` is a choice of `output_spatial_shape`.
+        sequence: bool, whether tokens come as a sequence, `(batch, tokens, in_features)`, row by
+            row, instead of a grid. The grid is then that of `output_spatial_shape` or `like`,
+            which must be passed if `data_dim` is more than 1. Defaults to `False`.
+        overlap: `"sum"`, or `"mean"` to divide each position by the number of patches that cover
+            it, before the bias. (A bias of `"patch"` is part of what is averaged.) Defaults to
+            `"sum"`.
+        activation: a name or callable, applied to the signal. Defaults to `None`.
+        implementation: how to compute. Weights and values are the same, the speed is not.
+            `"conv_transpose"` is the backend's operator, `"matmul"` are matrix products, `"auto"`
+            the faster one (`keras_unpatchify.ops.NATIVE_BELOW`). Defaults to `"auto"`.
+        kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
         bias_regularizer: regularizer of the bias.
         activity_regularizer: regularizer of the output.
         kernel_constraint: constraint on the kernel.
@@ -48,23 +68,25 @@ class Unpatchify(PatchLayer):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
-        x: tokens; integers are converted to the dtype that the layer computes in.
-        output_spatial_shape: which of the sizes that are patched into this grid to return, one int per axis: from `n`
-            to `n + stride - 1`, with `n = (grid - 1) * stride + patch_size`, or `n = (grid - 1) * stride + 1` if
-            `padding="same"`. Positions that no patch covers hold the bias, or zero.
-        like: a tensor of `data_dim + 2` axes whose spatial size is the one to return; its values are not read. Where
-            sizes are known only at run time they are checked then.
+        x: tokens. Integers are converted to the dtype that the layer computes in.
+        output_spatial_shape: which of the sizes that are patched into this grid to return, one int
+            per axis: from `n` to `n + stride - 1`, where `n = (grid - 1) * stride + patch_size -
+            before - after`, or `n = (grid - 1) * stride + 1` if `padding="same"`. Positions that
+            no patch covers hold the bias, or zero.
+        like: a tensor of `data_dim + 2` axes whose spatial size is the one to return. Its values
+            are not read. Sizes that are known only at run time are checked then.
 
     Input shape:
-        `(batch, *grid, in_features)`
+        `(batch, *grid, in_features)`, or `(batch, tokens, in_features)` with `sequence=True`.
 
     Output shape:
-        `(batch, *size, out_features)`, each axis `(grid - 1) * stride + patch_size` for `"valid"`, `grid * stride` for
-        `"same"`, or what `output_spatial_shape` or `like` asks for.
+        `(batch, *size, out_features)`. Each axis is as long as `output_spatial_shape` or `like`
+        asks, else `grid * stride` for `"same"` and `(grid - 1) * stride + patch_size - before -
+        after` otherwise.
 
     Raises:
-        ValueError: for an argument, or an input, that does not fit, before any work is done. An input of the wrong rank
-            raises a `ValueError` that is also an `AssertionError`.
+        ValueError: for an argument, or an input, that does not fit, before any work is done. For
+            an input of the wrong rank the `ValueError` is also an `AssertionError`.
 
     Example:
         >>> tokens = keras.Input((14, 14, 512))
@@ -76,57 +98,105 @@ class Unpatchify(PatchLayer):
 
     def __init__(
         self,
-        in_features,
-        out_features,
-        data_dim,
-        patch_size,
-        stride=None,
-        bias=True,
-        weight_init="default",
+        in_features: int | None,
+        out_features: int,
+        data_dim: int,
+        patch_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        bias: bool | str = True,
+        weight_init: Any = "default",
         *,
-        overlap="sum",
-        **kwargs,
+        padding: Any = "valid",
+        sequence: bool = False,
+        overlap: str = "sum",
+        activation: str | Callable | None = None,
+        implementation: str = "auto",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
     ):
-        super().__init__(in_features, out_features, data_dim, patch_size, stride, bias, weight_init, **kwargs)
+        super().__init__(
+            in_features,
+            out_features,
+            data_dim,
+            patch_size,
+            stride,
+            bias,
+            weight_init,
+            padding=padding,
+            sequence=sequence,
+            activation=activation,
+            implementation=implementation,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
         self.overlap = geometry.one_of("overlap", overlap, ops.OVERLAPS)
 
     @classmethod
-    def from_patchify(cls, patchify, **overrides):
-        """The mirror of a `Patchify` layer: features swapped, the same patch, stride, padding and dtype policy.
+    def from_patchify(cls, patchify: Patchify, **overrides: Any) -> "Unpatchify":
+        """The mirror of a `Patchify` layer.
+
+        Features are swapped. Patch, stride, padding, `sequence`, `bias`, `implementation` and the
+        dtype policy are the same. What belongs to one direction is not carried over: `weight_init`,
+        `activation`, regularizers and constraints.
 
         Args:
-            patchify: the layer; its number of channels must be known, by `in_features` or by being built.
-            **overrides: further or other arguments of `Unpatchify`.
+            patchify: the layer. Its number of channels must be known, by `in_features` or because
+                it is built.
+            **overrides: further or other arguments of `Unpatchify`. With another `patch_size`, a
+                layer whose patches tile is mirrored by one whose patches tile too.
 
         Raises:
-            ValueError: if the number of channels is not known.
+            ValueError: if it is no `Patchify`, or its number of channels is not known.
         """
+        if not isinstance(patchify, Patchify):
+            raise ValueError(f"`patchify` must be a Patchify. Received: patchify={patchify!r}")
+        tiles = all(axis.tiles for axis in patchify.axes)
         config = {
             "in_features": patchify.out_features,
             "out_features": patchify.channels,
             "data_dim": patchify.data_dim,
             "patch_size": patchify.patch_size,
-            "stride": patchify.stride,
+            "stride": None if tiles else patchify.stride,
+            "bias": patchify.use_bias,
             "padding": patchify.padding,
+            "sequence": patchify.sequence,
+            "implementation": patchify.implementation,
             "dtype": patchify.dtype_policy,
             **overrides,
         }
         if config["out_features"] is None:
             raise ValueError(
-                "The channels of the signal must be known. Received: a Patchify layer that is not built, with "
-                "in_features=None. Build it first, give it `in_features`, or pass `out_features` here."
+                "The channels of the signal must be known. Received: a Patchify layer that is not "
+                "built, with in_features=None. Build it first, give it `in_features`, or pass "
+                "`out_features` here."
             )
         return cls(**config)
+
+    def build(self, x_shape, like_shape=None):
+        """Creates the kernel and the bias."""
+        self.compute_output_shape(x_shape, like_shape)  # checks them
+        self._create_weights(x_shape[-1])
 
     def _kernel_shape(self, in_features):
         return (*self.patch_size, self.out_features, in_features)
 
     def _bias_shape(self):
-        return (*self.patch_size, self.out_features) if self.use_bias == "patch" else (self.out_features,)
+        return self._kernel_shape(1)[:-1] if self.use_bias == "patch" else (self.out_features,)
 
-    def compute_output_shape(self, input_shape):
-        """`(batch, *size, out_features)` of an input `(batch, *grid, in_features)`, at the default size."""
-        return self._output_shape(input_shape, None)
+    def compute_output_shape(self, x_shape, like_shape=None):
+        """The shape of the signal of tokens, of the default size or that of `like`."""
+        target = None if like_shape is None else tuple(like_shape)[1:-1]
+        if self.sequence and target is None:
+            target = (None,) * self.data_dim  # not known before the layer is called
+        return self._output_shape(x_shape, target)
 
     def compute_output_spec(self, x, output_spatial_shape=None, like=None):
         """The symbolic output of a symbolic input."""
@@ -134,22 +204,47 @@ class Unpatchify(PatchLayer):
         target = self._target(output_spatial_shape, like, lambda tensor: tensor.shape)
         return keras.KerasTensor(self._output_shape(x.shape, target), dtype=self.compute_dtype)
 
-    def _output_shape(self, input_shape, target):
-        input_shape = geometry.as_shape(input_shape)
-        geometry.check_input(input_shape, self.data_dim, self.channels)
-        size = geometry.spatial_shape(self.axes, input_shape[1:-1], target)
-        shape = (input_shape[0], *size, self.out_features)
+    def _output_shape(self, x_shape, target):
+        x_shape = geometry.as_shape(x_shape)
+        grid = self._grid(x_shape, target)
+        size = geometry.spatial_shape(self.axes, grid, target)
+        shape = (x_shape[0], *size, self.out_features)
         geometry.check_elements("output", shape)
         return shape
+
+    def _grid(self, x_shape, target):
+        """The grid of tokens of this shape, of the target if they are a sequence."""
+        if not self.sequence:
+            geometry.check_input(
+                x_shape,
+                self.data_dim,
+                self.channels,
+                "For a sequence of tokens, pass `sequence=True` to the layer.",
+            )
+            return x_shape[1:-1]
+        geometry.check_input(x_shape, 1, self.channels)
+        if self.data_dim == 1:
+            return x_shape[1:-1]
+        if target is None:
+            raise ValueError(
+                "A sequence of tokens has the grid of the signal to return, which is never guessed "
+                "from the number of tokens. Received: neither `output_spatial_shape` nor `like`. "
+                "Pass one of them to the call."
+            )
+        grid = geometry.grid_shape(self.axes, target)
+        geometry.check_number(grid, x_shape[1])
+        return grid
 
     def _target(self, output_spatial_shape, like, shape_of):
         """The size that was asked for, or `None`; `shape_of` reads the shape of a tensor."""
         if like is None:
-            return None if output_spatial_shape is None else geometry.target_shape(output_spatial_shape, self.data_dim)
+            if output_spatial_shape is None:
+                return None
+            return geometry.target_shape(output_spatial_shape, self.data_dim)
         if output_spatial_shape is not None:
             raise ValueError(
-                "`like` and `output_spatial_shape` both say the size of the output: pass one of them. "
-                f"Received: output_spatial_shape={output_spatial_shape!r} and a `like`"
+                "`like` and `output_spatial_shape` both say the size of the output: pass one of "
+                f"them. Received: output_spatial_shape={output_spatial_shape!r} and a `like`"
             )
         if len(getattr(like, "shape", ())) != self.data_dim + 2:
             raise ValueError(
@@ -157,20 +252,24 @@ class Unpatchify(PatchLayer):
                 f"batch, {self.data_dim} of the signal, channels. "
                 f"Received: like={like!r}. For a size in numbers, pass `output_spatial_shape`."
             )
-        return shape_of(like)[1:-1]
+        return tuple(shape_of(like))[1:-1]
 
     def call(self, x, output_spatial_shape=None, like=None):
         """The signal of the tokens `x`."""
-        return ops.unpatchify(
-            self._as_input(x),
+        target = self._target(output_spatial_shape, like, keras.ops.shape)
+        x = self._as_input(x)
+        grid = self._grid(keras.ops.shape(x), target)
+        y = ops.unpatchify(
+            ops.to_grid(x, grid) if self.sequence else x,
             self.kernel,
             self.bias,
             stride=self.stride,
             padding=self.padding,
-            output_spatial_shape=self._target(output_spatial_shape, like, keras.ops.shape),
+            output_spatial_shape=target,
             overlap=self.overlap,
             implementation=self.implementation,
         )
+        return self.activation(y)
 
     def get_config(self):
         """The arguments of the constructor."""

@@ -1,6 +1,5 @@
 """The geometries that the tables of tests run over, and arrays for them."""
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import reference
 
 IMPLEMENTATIONS = ("conv_transpose", "matmul")
-PADDINGS = ("valid", "same")
+PADDINGS = ("valid", "same", "pairs")
 
 # The sums behind a value are at most a few hundred products of standard normal numbers, in float32.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -32,13 +31,21 @@ class Case(NamedTuple):
     def arguments(self):
         return {"data_dim": self.data_dim, "patch_size": self.patch, "stride": self.stride}
 
+    def padding(self, kind):
+        """The argument: a word, or uneven pairs that leave something of every patch."""
+        return tuple((k // 2, (k - 1) // 3) for k in self.patch) if kind == "pairs" else kind
+
+    def axes(self, padding):
+        return zip(self.grid, self.patch, self.stride, reference.along_axes(padding, self.data_dim))
+
     def sizes(self, padding):
         """The smallest and the largest signal of the grid, and the default, without repetition."""
-        axes = [reference.sizes_of(g, k, s, padding) for g, k, s in zip(self.grid, self.patch, self.stride)]
-        return sorted({tuple(a[0] for a in axes), tuple(a[-1] for a in axes), self.default_size(padding)})
+        axes = [reference.sizes_of(*axis) for axis in self.axes(padding)]
+        ends = tuple(a[0] for a in axes), tuple(a[-1] for a in axes)
+        return sorted({*ends, self.default_size(padding)})
 
     def default_size(self, padding):
-        return tuple(map(reference.default_size, self.grid, self.patch, self.stride, itertools.repeat(padding)))
+        return tuple(reference.default_size(*axis) for axis in self.axes(padding))
 
     def tokens(self, seed=0):
         return normal((self.batch, *self.grid, self.token), seed)
@@ -79,7 +86,9 @@ def normal(shape, seed):
 
 def over_cases(names=tuple(CASES)):
     marks = {0: pytest.mark.empty_batch}
-    cases = [pytest.param(CASES[name], id=name, marks=marks.get(CASES[name].batch, ())) for name in names]
+    cases = [
+        pytest.param(CASES[name], id=name, marks=marks.get(CASES[name].batch, ())) for name in names
+    ]
     return pytest.mark.parametrize("case", cases)
 
 

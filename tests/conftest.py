@@ -12,8 +12,14 @@ DEVICE = os.environ.get("KERAS_UNPATCHIFY_DEVICE", "cpu")
 
 CAPABILITIES = {
     "trains": (BACKEND in ("torch", "jax", "tensorflow"), "this backend only infers"),
-    "empty_batch": (BACKEND != "openvino", "this backend's runtime can abort the process on an empty tensor"),
-    "float64": (BACKEND not in ("numpy", "openvino"), "this backend computes convolutions in single precision at most"),
+    "empty_batch": (
+        BACKEND != "openvino",
+        "this backend's runtime can abort the process on an empty tensor",
+    ),
+    "float64": (
+        BACKEND not in ("numpy", "openvino"),
+        "this backend computes convolutions in single precision at most",
+    ),
     "torch_backend": (BACKEND == "torch", "about the torch backend"),
     "jax_backend": (BACKEND == "jax", "about the jax backend"),
     "tensorflow_backend": (BACKEND == "tensorflow", "about the tensorflow backend"),
@@ -28,7 +34,10 @@ def pytest_configure(config):
 def pytest_sessionstart(session):
     """Single precision means single precision on every device: no TF32, no bfloat16."""
     if DEVICE == "gpu" and not _sees_accelerator():
-        pytest.exit(f"KERAS_UNPATCHIFY_DEVICE=gpu, but the {BACKEND} backend sees no accelerator", returncode=1)
+        pytest.exit(
+            f"KERAS_UNPATCHIFY_DEVICE=gpu, but the {BACKEND} backend sees no accelerator",
+            returncode=1,
+        )
     if BACKEND == "torch":
         import torch
 
@@ -44,7 +53,9 @@ def pytest_sessionstart(session):
     elif BACKEND == "openvino":
         import openvino
 
-        openvino.compile_model = functools.partial(openvino.compile_model, config={"INFERENCE_PRECISION_HINT": "f32"})
+        openvino.compile_model = functools.partial(
+            openvino.compile_model, config={"INFERENCE_PRECISION_HINT": "f32"}
+        )
 
 
 def pytest_collection_modifyitems(items):

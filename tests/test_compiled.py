@@ -11,7 +11,9 @@ from keras_unpatchify import Patchify, Unpatchify
 
 
 def pair(case, implementation):
-    there = Patchify(case.signal, case.token, **case.arguments, padding="same", implementation=implementation)
+    there = Patchify(
+        case.signal, case.token, **case.arguments, padding="same", implementation=implementation
+    )
     return there, Unpatchify.from_patchify(there, overlap="mean", implementation=implementation)
 
 
@@ -37,7 +39,9 @@ def test_xla(case, implementation):
     layer = Unpatchify(case.token, case.signal, **case.arguments, implementation=implementation)
     for size in (None, *case.sizes("valid")):
         expected = run(layer, case.tokens(), output_spatial_shape=size)
-        function = tf.function(lambda x, size=size: layer(x, output_spatial_shape=size), jit_compile=True)
+        function = tf.function(
+            lambda x, size=size: layer(x, output_spatial_shape=size), jit_compile=True
+        )
         np.testing.assert_allclose(function(case.tokens()), expected, **TOLERANCE)
 
 
@@ -48,10 +52,18 @@ def test_graphs_of_unknown_sizes(case, implementation):
     import tensorflow as tf
 
     for padding in ("valid", "same"):
-        layer = Unpatchify(case.token, case.signal, **case.arguments, implementation=implementation, padding=padding)
+        layer = Unpatchify(
+            case.token,
+            case.signal,
+            **case.arguments,
+            implementation=implementation,
+            padding=padding,
+        )
         expected = run(layer, case.tokens())
         unknown = tf.TensorSpec((None,) * (case.data_dim + 1) + (case.token,))
-        np.testing.assert_allclose(tf.function(layer, input_signature=[unknown])(case.tokens()), expected, **TOLERANCE)
+        np.testing.assert_allclose(
+            tf.function(layer, input_signature=[unknown])(case.tokens()), expected, **TOLERANCE
+        )
 
 
 @pytest.mark.torch_backend
@@ -98,7 +110,9 @@ def test_stateless_calls_differentiate_and_map(implementation):
         return (forward(weights, x[0]) ** 2).sum()
 
     plain = jax.grad(loss)(weights)
-    for gradient, again in zip(plain, jax.grad(lambda w: loss(w, jax.checkpoint(forward)))(weights), strict=True):
+    for gradient, again in zip(
+        plain, jax.grad(lambda w: loss(w, jax.checkpoint(forward)))(weights), strict=True
+    ):
         np.testing.assert_allclose(gradient, again, rtol=1e-5, atol=1e-5)
 
 

@@ -23,28 +23,66 @@ BAD_ARGUMENTS += [
         f"`{name}` must be a positive integer, or 2 of them, one per axis. Received: {name}={value!r}",
     )
     for name in ("patch_size", "stride")
-    for value in (0, -1, 1.5, "4", True, (4,), (4, 4, 4), (4, 0), (4, None), (4, True), [4, "4"], {4, 5})
+    for value in (
+        0,
+        -1,
+        1.5,
+        "4",
+        True,
+        (4,),
+        (4, 4, 4),
+        (4, 0),
+        (4, None),
+        (4, True),
+        [4, "4"],
+        {4, 5},
+    )
 ]
-BAD_ARGUMENTS += [({"patch_size": None}, "`patch_size` must be a positive integer, or 2 of them, one per axis.")]
+BAD_ARGUMENTS += [
+    ({"patch_size": None}, "`patch_size` must be a positive integer, or 2 of them, one per axis.")
+]
 BAD_ARGUMENTS += [
     ({name: value}, f"`{name}` must be a positive integer. Received: {name}={value!r}")
     for name in ("in_features", "out_features")
     for value in (0, -3, 2.0, "3", True, (3,))
 ]
-BAD_ARGUMENTS += [({"out_features": None}, "`out_features` must be a positive integer. Received: out_features=None")]
 BAD_ARGUMENTS += [
-    ({"bias": value}, f"Received: bias={value!r}") for value in (1, 0, None, "yes", "Patch", np.bool_(True))
+    (
+        {"out_features": None},
+        "`out_features` must be a positive integer. Received: out_features=None",
+    )
+]
+BAD_ARGUMENTS += [
+    ({"bias": value}, f"Received: bias={value!r}")
+    for value in (1, 0, None, "yes", "Patch", np.bool_(True))
 ]
 BAD_ARGUMENTS += [
     (
         {"implementation": value},
-        "`implementation` must be one of 'auto', 'conv_transpose', 'matmul'. " + f"Received: implementation={value!r}",
+        "`implementation` must be one of 'auto', 'conv_transpose', 'matmul'. "
+        + f"Received: implementation={value!r}",
     )
     for value in ("fast", None, 1, True)
 ]
 BAD_ARGUMENTS += [
-    ({"padding": value}, f"`padding` must be one of 'valid', 'same'. Received: padding={value!r}")
-    for value in ("SAME", "causal", None, 0)
+    (
+        {"padding": value},
+        "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair (before, after), each "
+        f"at least 0 and less than the patch (4, 4). Received: padding={value!r}",
+    )
+    for value in (
+        "SAME",
+        "causal",
+        None,
+        4,
+        -1,
+        1.5,
+        True,
+        (1,),
+        (1, 2, 3),
+        ((0, 1), (2, 4)),
+        ((1, 2, 3), 1),
+    )
 ]
 BAD_ARGUMENTS += [
     (
@@ -76,9 +114,13 @@ def test_arguments_in_a_config(layer_class, bad, text):
 
 
 def test_the_choices_of_bias():
-    with pytest.raises(ValueError, match=re.escape("`bias` must be one of True, False. Received: bias='patch'")):
+    with pytest.raises(
+        ValueError, match=re.escape("`bias` must be one of True, False. Received: bias='patch'")
+    ):
         Patchify(**GOOD, bias="patch")
-    with pytest.raises(ValueError, match=re.escape("`bias` must be one of True, False, 'patch'. Received: bias=1")):
+    with pytest.raises(
+        ValueError, match=re.escape("`bias` must be one of True, False, 'patch'. Received: bias=1")
+    ):
         Unpatchify(**GOOD, bias=1)
 
 
@@ -177,7 +219,9 @@ def test_an_empty_grid(call):
 
 
 @EITHER_WAY
-@pytest.mark.parametrize("size", [8, (8,), (8, 8, 8), "88", (8.0, 8), (8, None), (True, 8), (), {8: 8}])
+@pytest.mark.parametrize(
+    "size", [8, (8,), (8, 8, 8), "88", (8.0, 8), (8, None), (True, 8), (), {8: 8}]
+)
 def test_the_form_of_output_spatial_shape(size, call):
     text = (
         "`output_spatial_shape` must hold 2 of Python's integers, one per axis. "
@@ -238,11 +282,15 @@ def test_like_of_the_wrong_rank(call):
 def test_complex_input(layer_class):
     text = "The input must be real. Received: dtype=complex64. Pass the two parts as channels."
     with pytest.raises(ValueError, match=re.escape(text)):
-        layer_class(**GOOD).compute_output_spec(types.SimpleNamespace(shape=(2, 8, 8, 8), dtype="complex64"))
+        layer_class(**GOOD).compute_output_spec(
+            types.SimpleNamespace(shape=(2, 8, 8, 8), dtype="complex64")
+        )
 
 
 @LAYERS
-@pytest.mark.parametrize("shape", ["abc", None, 3, {"a": 1}, (None, 8, "8", 8), (None, 8, -8, 8), (None, 8, 8.0, 8)])
+@pytest.mark.parametrize(
+    "shape", ["abc", None, 3, {"a": 1}, (None, 8, "8", 8), (None, 8, -8, 8), (None, 8, 8.0, 8)]
+)
 def test_a_shape_to_build_with(layer_class, shape):
     text = f"A shape must be a tuple of sizes, each an integer or None. Received: shape={shape!r}"
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -284,9 +332,11 @@ def test_the_operations_check_as_the_layers_do(operation):
         operation(x[..., :2], kernel)
     with pytest.raises(ValueError, match="`stride` must be a positive integer, or 2 of them"):
         operation(x, kernel, stride=(1, 2, 3))
-    with pytest.raises(ValueError, match="`padding` must be one of 'valid', 'same'"):
+    with pytest.raises(ValueError, match="`padding` must be 'valid', 'same', an integer"):
         operation(x, kernel, padding="full")
-    with pytest.raises(ValueError, match="`implementation` must be one of 'auto', 'conv_transpose', 'matmul'"):
+    with pytest.raises(
+        ValueError, match="`implementation` must be one of 'auto', 'conv_transpose', 'matmul'"
+    ):
         operation(x, kernel, implementation="conv")
     text = (
         "The kernel must have the shape (*patch, signal channels, token channels) with one to three patch axes. "
@@ -298,7 +348,9 @@ def test_the_operations_check_as_the_layers_do(operation):
 
 def test_the_operations_check_the_bias():
     x, kernel = np.ones((1, 4, 4, 3), "float32"), np.ones((2, 2, 3, 3), "float32")
-    with pytest.raises(ValueError, match=re.escape("The bias must have the shape (3,). Received: bias.shape=(1,)")):
+    with pytest.raises(
+        ValueError, match=re.escape("The bias must have the shape (3,). Received: bias.shape=(1,)")
+    ):
         patchify(x, kernel, np.ones(1, "float32"))
     text = "The bias must have the shape (3,) or (2, 2, 3). Received: bias.shape=(2, 3)"
     with pytest.raises(ValueError, match=re.escape(text)):

@@ -12,7 +12,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = {
-    "photographs.py": (["--steps", "20"], "skimage", ["photographs.png", "initializations.png", "photographs.keras"]),
+    "photographs.py": (
+        ["--steps", "20"],
+        "skimage",
+        ["photographs.png", "initializations.png", "photographs.keras"],
+    ),
     "ecg.py": (["--steps", "3"], "pywt", ["ecg.png"]),
     "brain.py": (["--steps", "3"], "nilearn", ["brain.png"]),
     "sizes.py": ([], "skimage", ["sizes.png"]),
@@ -21,7 +25,9 @@ SCRIPTS = {
 BLOCKS = [
     pytest.param(block, id=f"{path.parent.name}-{path.name}-{number}")
     for path in (ROOT / "README.md", ROOT / "examples" / "README.md")
-    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE))
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+    )
 ]
 
 

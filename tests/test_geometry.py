@@ -2,15 +2,27 @@
 
 import pytest
 import reference
-from cases import PADDINGS
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keras_unpatchify import geometry
 from keras_unpatchify.geometry import Axis
 
-axes = st.builds(Axis, st.integers(1, 9), st.integers(1, 9), st.sampled_from(PADDINGS))
+
+@st.composite
+def an_axis(draw):
+    patch, stride = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    pads = st.tuples(*[st.integers(0, patch - 1)] * 2)
+    return Axis(patch, stride, draw(st.one_of(st.just("same"), st.just((0, 0)), pads)))
+
+
+axes = an_axis()
 grids = st.integers(1, 9)
+
+
+def a_size(data, axis, grid):
+    assume(axis.lowest(grid) <= axis.highest(grid))
+    return data.draw(st.integers(axis.lowest(grid), axis.highest(grid)))
 
 
 @given(axes, st.integers(1, 60))
@@ -27,38 +39,44 @@ def test_the_sizes_of_a_grid_are_those_that_are_patched_into_it(axis, grid):
 @given(axes, grids)
 def test_the_default_size_is_one_of_them(axis, grid):
     assert axis.size(grid) == reference.default_size(grid, *axis)
+    assume(axis.size(grid) > 0)
     assert axis.grid(axis.size(grid)) == grid
 
 
 @given(axes, grids, st.data())
 def test_a_signal_and_what_patches_reach_beyond_it_are_the_natural_size(axis, grid, data):
-    size = data.draw(st.integers(axis.lowest(grid), axis.highest(grid)))
-    before, after = axis.reach(size)
+    size = a_size(data, axis, grid)
+    before, after = axis.reach(axis.unused(size))
     assert before + size + after == axis.natural(grid)
-    assert before == (max(before + after, 0) // 2 if axis.padding == "same" else 0)
+    assert before == (max(before + after, 0) // 2 if axis.padding == "same" else axis.padding[0])
 
 
 @given(axes, grids)
 def test_what_patches_reach_beyond_the_default_size_is_the_same_for_every_grid(axis, grid):
-    assert axis.reach() == axis.reach(axis.size(grid))
+    assert axis.unused(None) == axis.unused(axis.size(grid))
 
 
 @given(axes)
 def test_blocks_hold_a_patch_and_no_block_more(axis):
-    assert axis.blocks * axis.stride == axis.patch + axis.remainder
-    assert 0 <= axis.remainder < axis.stride
+    assert axis.width <= axis.stride
+    assert (axis.blocks - 1) * axis.width < axis.patch <= axis.blocks * axis.width
+    assert axis.blocks == 1 or (axis.blocks - 1) * axis.stride < axis.patch
 
 
-@given(st.lists(axes, min_size=1, max_size=3), st.data(), st.booleans(), st.sampled_from([1, -1]))
-def test_edges_add_and_take_what_the_reach_says(axes, data, whole_blocks, sign):
-    grid = [data.draw(grids) for _ in axes]
-    size = [data.draw(st.integers(a.lowest(n), a.highest(n))) for a, n in zip(axes, grid)]
-    edges = geometry.edges(axes, size, whole_blocks=whole_blocks, sign=sign)
-    for axis, n, positions, (zeros, cuts) in zip(axes, grid, size, edges):
-        patched = axis.natural(n) + (axis.remainder if whole_blocks else 0)
-        taken = sum(cuts) - sum(zeros)
-        assert taken == (patched - positions if sign > 0 else positions - patched)
-        assert all(n >= 0 for n in (*zeros, *cuts))
+@given(axes, grids, st.data(), st.integers(0, 5), st.integers(-5, 5))
+def test_edges_turn_a_piece_into_the_signal_and_back(axis, grid, data, start, end):
+    size = a_size(data, axis, grid)
+    piece = axis.natural(grid) - start - end
+    for edge, before, after in [
+        (geometry.to_signal(axis, size, start, end), piece, size),
+        (geometry.to_patches(axis, size, start, end), size, piece),
+    ]:
+        assert all(n >= 0 for n in (*edge.zeros, *edge.cuts))
+        assert all(zero == 0 or cut == 0 for zero, cut in zip(edge.zeros, edge.cuts))
+        assert before + sum(edge.zeros) - sum(edge.cuts) == after
+    reach = axis.reach(axis.unused(size))
+    there, back = (f(axis, size, start, end) for f in (geometry.to_signal, geometry.to_patches))
+    assert there.zeros[0] - there.cuts[0] == start - reach[0] == back.cuts[0] - back.zeros[0]
 
 
 class Unknown:
@@ -91,16 +109,18 @@ class Unknown:
     __radd__, __rmul__ = __add__, __mul__
 
 
-@given(axes, grids, st.data(), st.booleans(), st.sampled_from([1, -1]))
-def test_edges_of_sizes_known_only_at_run_time(axis, grid, data, whole_blocks, sign):
-    """Zeros are added in numbers known before, enough for any size, and more is taken off instead."""
-    size = data.draw(st.integers(axis.lowest(grid), axis.highest(grid)))
-    [(zeros, cuts)] = geometry.edges([axis], [Unknown(size)], whole_blocks=whole_blocks, sign=sign)
-    cuts = [getattr(cut, "value", cut) for cut in cuts]
-    patched = axis.natural(grid) + (axis.remainder if whole_blocks else 0)
-    assert all(isinstance(zero, int) for zero in zeros)
-    assert all(n >= 0 for n in (*zeros, *cuts))
-    assert sum(cuts) - sum(zeros) == (patched - size if sign > 0 else size - patched)
+@given(axes, grids, st.data(), st.integers(0, 5), st.integers(-5, 5))
+def test_edges_of_sizes_known_only_at_run_time(axis, grid, data, start, end):
+    """Zeros are added in numbers known before, enough for any size, and more is cut instead."""
+    size = a_size(data, axis, grid)
+    for direction in (geometry.to_signal, geometry.to_patches):
+        edge = direction(axis, Unknown(size), start, end)
+        cuts = [getattr(cut, "value", cut) for cut in edge.cuts]
+        known = direction(axis, size, start, end)
+        assert all(isinstance(zero, int) for zero in edge.zeros)
+        assert all(n >= 0 for n in (*edge.zeros, *cuts))
+        for zero, cut, known_zero, known_cut in zip(edge.zeros, cuts, known.zeros, known.cuts):
+            assert zero - cut == known_zero - known_cut
 
 
 def test_unknown_sizes_stay_unknown():
@@ -112,7 +132,12 @@ def test_unknown_sizes_stay_unknown():
 
 def test_one_number_stands_for_every_axis():
     assert geometry.make_axes(4, 2, "same", 3) == (Axis(4, 2, "same"),) * 3
-    assert geometry.make_axes((2, 3), None, "valid", 2) == (Axis(2, 2, "valid"), Axis(3, 3, "valid"))
+    assert geometry.make_axes((2, 3), None, "valid", 2) == (
+        Axis(2, 2, (0, 0)),
+        Axis(3, 3, (0, 0)),
+    )
+    assert geometry.make_axes(4, 2, 1, 2) == (Axis(4, 2, (1, 1)),) * 2
+    assert geometry.make_axes(4, 2, (1, (0, 3)), 2) == (Axis(4, 2, (1, 1)), Axis(4, 2, (0, 3)))
 
 
 @pytest.mark.parametrize("sizes", [(4, None, 2**40), (None, 2**31)])

@@ -43,7 +43,9 @@ def test_default_draws_a_patch_bias_too():
     assert_uniform(bias, 1 / math.sqrt(math.prod(PATCH) * OUT))
 
 
-@pytest.mark.parametrize(("layer_class", "name"), [(Unpatchify, "ConvTranspose2d"), (Patchify, "Conv2d")])
+@pytest.mark.parametrize(
+    ("layer_class", "name"), [(Unpatchify, "ConvTranspose2d"), (Patchify, "Conv2d")]
+)
 def test_default_is_the_distribution_of_a_pytorch_layer(layer_class, name):
     torch = pytest.importorskip("torch", reason="compares with torch.nn")
     torch.manual_seed(0)
@@ -80,7 +82,9 @@ def test_fan_in_gives_a_pixel_the_variance_two_over_the_stride(in_features, stri
 
 
 @LAYERS
-@pytest.mark.parametrize("weight_init", ["glorot_normal", keras.initializers.RandomNormal(stddev=0.1), "ones"])
+@pytest.mark.parametrize(
+    "weight_init", ["glorot_normal", keras.initializers.RandomNormal(stddev=0.1), "ones"]
+)
 def test_any_keras_initializer_draws_the_kernel_and_the_bias_is_zero(layer_class, weight_init):
     kernel, bias = weights(layer_class, weight_init)
     assert kernel.any()
@@ -88,7 +92,9 @@ def test_any_keras_initializer_draws_the_kernel_and_the_bias_is_zero(layer_class
 
 
 @LAYERS
-@pytest.mark.parametrize("weight_init", ["default", "fan_in", TorchUniform(), keras.initializers.GlorotUniform()])
+@pytest.mark.parametrize(
+    "weight_init", ["default", "fan_in", TorchUniform(), keras.initializers.GlorotUniform()]
+)
 def test_two_layers_draw_different_numbers(layer_class, weight_init):
     one, two = (weights(layer_class, weight_init)[0] for _ in range(2))
     assert np.abs(one - two).min() > 0
@@ -123,7 +129,9 @@ def test_a_seeded_named_draw_is_the_named_draw(layer_class):
     assert_uniform(bias, bound)
 
 
-@pytest.mark.parametrize("initializer", [TorchUniform(seed=4), FanInUniform(fan=9, seed=4), FanInUniform(seed=4)])
+@pytest.mark.parametrize(
+    "initializer", [TorchUniform(seed=4), FanInUniform(fan=9, seed=4), FanInUniform(seed=4)]
+)
 def test_initializers_come_back_from_their_config(initializer):
     config = keras.initializers.serialize(initializer)
     again = keras.initializers.deserialize(config)
@@ -152,7 +160,9 @@ def test_a_seed_of_another_kind_is_refused(seed):
 
 @pytest.mark.parametrize("fan", [0, 1.5, "2"])
 def test_a_fan_of_another_kind_is_refused(fan):
-    with pytest.raises(ValueError, match=re.escape(f"`fan` must be a positive integer. Received: fan={fan!r}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"`fan` must be a positive integer. Received: fan={fan!r}")
+    ):
         FanInUniform(fan=fan)
 
 

@@ -10,15 +10,17 @@ import pytest
 BACKEND = keras.backend.backend()
 HEAVY = ("torch", "jax", "tensorflow", "openvino", "safetensors")
 # Keras itself imports these whatever the backend: found by importing Keras alone.
-REPORT = (
-    "import sys, {}; print(*(m for m in ('torch', 'jax', 'tensorflow', 'openvino', 'safetensors') if m in sys.modules))"
-)
+REPORT = "import sys, {}; print(*(m for m in ('torch', 'jax', 'tensorflow', 'openvino', 'safetensors') if m in sys.modules))"
 
 
 def loaded_by(statement):
     command = [sys.executable, "-c", REPORT.format(statement)]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND}
-    return set(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 def test_the_package_loads_what_keras_loads():

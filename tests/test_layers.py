@@ -27,28 +27,35 @@ def patchify_layer(case, **options):
 @over_cases()
 @over_paddings
 def test_unpatchify_computes_what_its_weights_say(case, padding):
+    padding = case.padding(padding)
     layer = unpatchify_layer(case, padding=padding)
     for size in (None, *case.sizes(padding)):
         actual = run(layer, case.tokens(), output_spatial_shape=size)
         weights = to_numpy(layer.kernel), to_numpy(layer.bias)
-        expected = reference.unpatchify(case.tokens(), *weights, stride=case.stride, padding=padding, size=size)
+        expected = reference.unpatchify(
+            case.tokens(), *weights, stride=case.stride, padding=padding, size=size
+        )
         np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
 @over_cases()
 @over_paddings
 def test_patchify_computes_what_its_weights_say(case, padding):
+    padding = case.padding(padding)
     layer = patchify_layer(case, padding=padding)
     for size in case.sizes(padding):
         actual = run(layer, case.signals(size))
         weights = to_numpy(layer.kernel), to_numpy(layer.bias)
-        expected = reference.patchify(case.signals(size), *weights, stride=case.stride, padding=padding)
+        expected = reference.patchify(
+            case.signals(size), *weights, stride=case.stride, padding=padding
+        )
         np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
 @over_cases()
 @over_paddings
 def test_the_symbolic_shape_is_the_eager_shape(case, padding):
+    padding = case.padding(padding)
     layer = unpatchify_layer(case, padding=padding)
     symbolic = keras.Input((*case.grid, case.token), batch_size=case.batch)
     for size in (None, *case.sizes(padding)):
@@ -128,7 +135,9 @@ def test_without_bias_there_is_none(layer_class):
 def test_numpy_integers_are_integers(layer_class):
     one, two = np.int64(1), np.int32(2)
     layer = layer_class(two, two, one, [two], (one,))
-    assert layer.get_config() | {"name": ""} == layer_class(2, 2, 1, 2, 1).get_config() | {"name": ""}
+    assert layer.get_config() | {"name": ""} == layer_class(2, 2, 1, 2, 1).get_config() | {
+        "name": ""
+    }
 
 
 @LAYERS
@@ -212,7 +221,9 @@ def test_the_summary_and_the_repr_name_the_layer(layer_class, capsys):
 @over_implementations
 def test_half_precision(layer_class, policy, implementation):
     """Products of three numbers each in at most 9 overlapping patches; bfloat16 keeps 8 bits of each."""
-    layer = layer_class(3, 4, 2, 3, 1, dtype=policy, implementation=implementation, weight_init="fan_in")
+    layer = layer_class(
+        3, 4, 2, 3, 1, dtype=policy, implementation=implementation, weight_init="fan_in"
+    )
     x = normal((2, 5, 6, 3), 0)
     y = layer(keras.ops.convert_to_tensor(x))
     assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
@@ -254,13 +265,17 @@ def test_regularizers_add_to_the_losses(layer_class):
     assert len(layer.losses) == 3
     kernel = to_numpy(layer.kernel)
     assert min(float(to_numpy(loss)) for loss in layer.losses) > 0
-    assert any(float(to_numpy(loss)) == pytest.approx(0.01 * (kernel**2).sum(), rel=1e-5) for loss in layer.losses)
+    assert any(
+        float(to_numpy(loss)) == pytest.approx(0.01 * (kernel**2).sum(), rel=1e-5)
+        for loss in layer.losses
+    )
 
 
 @pytest.mark.trains
 @LAYERS
 @pytest.mark.parametrize(
-    ("jit_compile", "implementation"), [(True, "auto"), (False, "matmul"), (False, "conv_transpose")]
+    ("jit_compile", "implementation"),
+    [(True, "auto"), (False, "matmul"), (False, "conv_transpose")],
 )
 def test_fit_learns(layer_class, jit_compile, implementation):
     """Learning from a layer of the same kind is a linear problem: the loss falls at every epoch."""
@@ -296,7 +311,9 @@ def test_the_start_of_a_residual_stream():
 @over_cases(["2d-overlap"])
 def test_saved_models_come_back_without_custom_objects(case, tmp_path):
     signal = keras.Input((*(None,) * case.data_dim, case.signal))
-    patchify = patchify_layer(case, padding="same", weight_init=keras.initializers.RandomNormal(seed=1))
+    patchify = patchify_layer(
+        case, padding="same", weight_init=keras.initializers.RandomNormal(seed=1)
+    )
     unpatchify = Unpatchify.from_patchify(patchify, overlap="mean")
     model = keras.Model(signal, unpatchify(patchify(signal), like=signal))
     model.save(tmp_path / "model.keras")

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import reference
 from backend import apply, gradients
-from cases import CASES, COMPACT, FILLED, TOLERANCE, Case, normal, over_cases, over_implementations, over_paddings
+from cases import (
+    CASES,
+    COMPACT,
+    FILLED,
+    TOLERANCE,
+    Case,
+    normal,
+    over_cases,
+    over_implementations,
+    over_paddings,
+)
 
 from keras_unpatchify.ops import patchify, unpatchify
 
@@ -17,9 +27,12 @@ def on_arrays(operation, *arrays, **options):
 @over_paddings
 @over_implementations
 def test_unpatchify_is_the_sum_of_the_patches(case, padding, implementation):
+    padding = case.padding(padding)
     x, kernel, bias = case.tokens(), case.kernel(), normal((case.signal,), 3)
     for size in (None, *case.sizes(padding)):
-        expected = reference.unpatchify(x, kernel, bias, stride=case.stride, padding=padding, size=size)
+        expected = reference.unpatchify(
+            x, kernel, bias, stride=case.stride, padding=padding, size=size
+        )
         options = {"stride": case.stride, "padding": padding, "implementation": implementation}
         actual = on_arrays(unpatchify, x, kernel, bias, output_spatial_shape=size, **options)
         assert actual.shape == expected.shape
@@ -30,6 +43,7 @@ def test_unpatchify_is_the_sum_of_the_patches(case, padding, implementation):
 @over_paddings
 @over_implementations
 def test_patchify_is_the_product_with_each_patch(case, padding, implementation):
+    padding = case.padding(padding)
     kernel, bias = case.kernel(), normal((case.token,), 3)
     for size in case.sizes(padding):
         x = case.signals(size)
@@ -44,10 +58,18 @@ def test_patchify_is_the_product_with_each_patch(case, padding, implementation):
 @over_paddings
 @over_implementations
 def test_mean_divides_by_the_patches_that_cover(case, padding, implementation):
+    padding = case.padding(padding)
     x, kernel, bias = case.tokens(), case.kernel(), normal((case.signal,), 3)
     for size in case.sizes(padding):
-        expected = reference.unpatchify(x, kernel, bias, stride=case.stride, padding=padding, size=size, overlap="mean")
-        options = {"stride": case.stride, "padding": padding, "implementation": implementation, "overlap": "mean"}
+        expected = reference.unpatchify(
+            x, kernel, bias, stride=case.stride, padding=padding, size=size, overlap="mean"
+        )
+        options = {
+            "stride": case.stride,
+            "padding": padding,
+            "implementation": implementation,
+            "overlap": "mean",
+        }
         actual = on_arrays(unpatchify, x, kernel, bias, output_spatial_shape=size, **options)
         np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
@@ -59,7 +81,9 @@ def test_a_patch_bias_is_added_by_every_patch(case, overlap, implementation):
     x, kernel, bias = case.tokens(), case.kernel(), normal((*case.patch, case.signal), 3)
     expected = reference.unpatchify(x, kernel, bias, stride=case.stride, overlap=overlap)
     options = {"stride": case.stride, "overlap": overlap, "implementation": implementation}
-    np.testing.assert_allclose(on_arrays(unpatchify, x, kernel, bias, **options), expected, **TOLERANCE)
+    np.testing.assert_allclose(
+        on_arrays(unpatchify, x, kernel, bias, **options), expected, **TOLERANCE
+    )
 
 
 @pytest.mark.trains
@@ -67,6 +91,7 @@ def test_a_patch_bias_is_added_by_every_patch(case, overlap, implementation):
 @over_paddings
 @over_implementations
 def test_gradients_of_unpatchify(case, padding, implementation):
+    padding = case.padding(padding)
     options = {"stride": case.stride, "padding": padding, "implementation": implementation}
     for size in case.sizes(padding):
 
@@ -75,7 +100,9 @@ def test_gradients_of_unpatchify(case, padding, implementation):
 
         arrays = case.tokens(), case.kernel(), normal((case.signal,), 3)
         weights = case.signals(size)
-        expected = reference.unpatchify_gradients(*arrays[:2], weights, stride=case.stride, padding=padding)
+        expected = reference.unpatchify_gradients(
+            *arrays[:2], weights, stride=case.stride, padding=padding
+        )
         for a, e in zip(gradients(function, arrays, weights), expected):
             np.testing.assert_allclose(a, e, **TOLERANCE)
 
@@ -85,13 +112,19 @@ def test_gradients_of_unpatchify(case, padding, implementation):
 @over_paddings
 @over_implementations
 def test_gradients_of_patchify(case, padding, implementation):
+    padding = case.padding(padding)
+
     def function(x, kernel, bias):
-        return patchify(x, kernel, bias, stride=case.stride, padding=padding, implementation=implementation)
+        return patchify(
+            x, kernel, bias, stride=case.stride, padding=padding, implementation=implementation
+        )
 
     for size in case.sizes(padding):
         arrays = case.signals(size), case.kernel(), normal((case.token,), 3)
         weights = case.tokens(4)
-        expected = reference.patchify_gradients(*arrays[:2], weights, stride=case.stride, padding=padding)
+        expected = reference.patchify_gradients(
+            *arrays[:2], weights, stride=case.stride, padding=padding
+        )
         for a, e in zip(gradients(function, arrays, weights), expected):
             np.testing.assert_allclose(a, e, **TOLERANCE)
 
@@ -113,6 +146,7 @@ def test_gradients_of_an_empty_batch_are_zero():
 @over_paddings
 @over_implementations
 def test_the_two_operations_are_adjoint(case, padding, implementation):
+    padding = case.padding(padding)
     options = {"stride": case.stride, "padding": padding, "implementation": implementation}
     for size in case.sizes(padding):
         x, t, kernel = case.signals(size), case.tokens(), case.kernel()
@@ -130,8 +164,12 @@ def test_unpatchify_is_linear_in_tokens_and_in_the_kernel(case, implementation):
     def value(x, kernel):
         return on_arrays(unpatchify, x, kernel, **options)
 
-    np.testing.assert_allclose(value(2 * x1 - x2, k1), 2 * value(x1, k1) - value(x2, k1), **TOLERANCE)
-    np.testing.assert_allclose(value(x1, 2 * k1 - k2), 2 * value(x1, k1) - value(x1, k2), **TOLERANCE)
+    np.testing.assert_allclose(
+        value(2 * x1 - x2, k1), 2 * value(x1, k1) - value(x2, k1), **TOLERANCE
+    )
+    np.testing.assert_allclose(
+        value(x1, 2 * k1 - k2), 2 * value(x1, k1) - value(x1, k2), **TOLERANCE
+    )
 
 
 @over_cases(COMPACT)
@@ -165,7 +203,8 @@ def test_a_pixel_that_is_not_a_number_spoils_the_tokens_that_cover_it_only(case,
     x[(0, *last)] = np.nan
     y = on_arrays(patchify, x, case.kernel(), stride=case.stride, implementation=implementation)
     covers = [
-        [i * s <= n < i * s + k for i in range(g)] for g, k, s, n in zip(case.grid, case.patch, case.stride, last)
+        [i * s <= n < i * s + k for i in range(g)]
+        for g, k, s, n in zip(case.grid, case.patch, case.stride, last)
     ]
     expected = np.zeros(y.shape, bool)
     expected[0][np.ix_(*map(np.array, covers))] = True
@@ -178,7 +217,11 @@ def test_auto_is_one_of_the_lowerings():
         case = Case((4, 4), (2, 2), (3, 3), token, signal)
         x, kernel = case.tokens(), case.kernel()
         expected = reference.unpatchify(x, kernel, stride=case.stride)
-        np.testing.assert_allclose(on_arrays(unpatchify, x, kernel, stride=case.stride), expected, **TOLERANCE)
+        np.testing.assert_allclose(
+            on_arrays(unpatchify, x, kernel, stride=case.stride), expected, **TOLERANCE
+        )
         image = case.signals(case.default_size("valid"))
         expected = reference.patchify(image, kernel, stride=case.stride)
-        np.testing.assert_allclose(on_arrays(patchify, image, kernel, stride=case.stride), expected, **TOLERANCE)
+        np.testing.assert_allclose(
+            on_arrays(patchify, image, kernel, stride=case.stride), expected, **TOLERANCE
+        )

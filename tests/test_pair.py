@@ -47,7 +47,9 @@ def test_mean_of_what_patchify_took_apart_is_the_signal(implementation, patching
         tokens = patchify(x, kernel, **options)
         return unpatchify(tokens, kernel, output_spatial_shape=size, overlap="mean", **options)
 
-    np.testing.assert_allclose(apply(there_and_back, x, identity_kernel(patch, 2)), x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        apply(there_and_back, x, identity_kernel(patch, 2)), x, rtol=1e-5, atol=1e-5
+    )
 
 
 @over_implementations
@@ -59,16 +61,22 @@ def test_the_sum_of_tiling_patches_is_the_signal(implementation, patching):
 
     def there_and_back(x, kernel):
         tokens = patchify(x, kernel, padding="same", implementation=implementation)
-        return unpatchify(tokens, kernel, padding="same", output_spatial_shape=size, implementation=implementation)
+        return unpatchify(
+            tokens, kernel, padding="same", output_spatial_shape=size, implementation=implementation
+        )
 
-    np.testing.assert_allclose(apply(there_and_back, x, identity_kernel(patch, 2)), x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        apply(there_and_back, x, identity_kernel(patch, 2)), x, rtol=1e-5, atol=1e-5
+    )
 
 
 @given(patchings(), st.sampled_from(PADDINGS), st.sampled_from(("sum", "mean")))
 @few
 def test_the_output_size_of_one_layer_is_an_input_size_of_the_other(patching, padding, overlap):
     patch, stride, size = patching
-    size = tuple(map(max, size, patch)) if padding == "valid" else size
+    if padding == "pairs":
+        padding = tuple((k // 2, (k - 1) // 3) for k in patch)
+    size = size if padding == "same" else tuple(map(max, size, patch))
     arguments = {"data_dim": len(patch), "patch_size": patch, "stride": stride, "padding": padding}
     there = Patchify(2, 3, **arguments)
     back = Unpatchify.from_patchify(there, overlap=overlap)
@@ -76,7 +84,9 @@ def test_the_output_size_of_one_layer_is_an_input_size_of_the_other(patching, pa
     assert back(keras.Input(tokens[1:]), like=keras.Input((*size, 2))).shape == (None, *size, 2)
     default = back.compute_output_shape(tokens)
     assert there.compute_output_shape(default) == tokens
-    for signal in itertools.product(*(range(a.lowest(n), a.highest(n) + 1) for a, n in zip(back.axes, tokens[1:-1]))):
+    for signal in itertools.product(
+        *(range(a.lowest(n), a.highest(n) + 1) for a, n in zip(back.axes, tokens[1:-1]))
+    ):
         assert there.compute_output_shape((2, *signal, 2)) == tokens
 
 
@@ -94,8 +104,12 @@ def test_same_patches_every_image_of_at_least_one_pixel(patching):
 
 @over_implementations
 @pytest.mark.parametrize("overlap", ["sum", "mean"])
-@pytest.mark.parametrize(("patch", "stride"), [((4, 3), (4, 3)), ((5, 4), (2, 3)), ((2, 3), (3, 4))])
-def test_a_model_with_open_sizes_returns_the_size_of_its_input(patch, stride, overlap, implementation):
+@pytest.mark.parametrize(
+    ("patch", "stride"), [((4, 3), (4, 3)), ((5, 4), (2, 3)), ((2, 3), (3, 4))]
+)
+def test_a_model_with_open_sizes_returns_the_size_of_its_input(
+    patch, stride, overlap, implementation
+):
     image = keras.Input((None, None, 3))
     there = Patchify(3, 5, 2, patch, stride, padding="same", implementation=implementation)
     back = Unpatchify.from_patchify(there, overlap=overlap, implementation=implementation)
@@ -105,7 +119,12 @@ def test_a_model_with_open_sizes_returns_the_size_of_its_input(patch, stride, ov
         expected = unpatchify(
             patchify(x, there.kernel, there.bias, stride=stride, padding="same"),
             *(back.kernel, back.bias),
-            **{"stride": stride, "padding": "same", "overlap": overlap, "output_spatial_shape": size},
+            **{
+                "stride": stride,
+                "padding": "same",
+                "overlap": overlap,
+                "output_spatial_shape": size,
+            },
         )
         y = model.predict(x, verbose=0)
         assert y.shape == x.shape
@@ -133,12 +152,16 @@ def test_sizes_known_only_at_run_time_are_checked_then(implementation, size):
     layer = Unpatchify(3, 2, 2, 4, implementation=implementation)
     layer.build((None, None, None, 3))
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, None, None, 1))])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, None, None, 1))]
+    )
     def function(tokens, image):
         return layer(tokens, like=image)
 
     assert function(tf.ones((2, 4, 6, 3)), tf.ones((2, 18, 24, 1))).shape == (2, 18, 24, 2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="output_spatial_shape_must_be_patched_into_this_grid"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="output_spatial_shape_must_be_patched_into_this_grid"
+    ):
         function(tf.ones((2, 4, 6, 3)), tf.ones((2, *size, 1)))
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 BACKENDS = ("torch", "jax", "tensorflow", "numpy", "openvino")
-MISSING = [backend for backend in BACKENDS if not (backend == "numpy" or importlib.util.find_spec(backend))]
+MISSING = [
+    backend for backend in BACKENDS if not (backend == "numpy" or importlib.util.find_spec(backend))
+]
 
 
 def pytest_collection_modifyitems(items):

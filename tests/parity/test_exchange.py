@@ -24,18 +24,26 @@ def test_every_backend_computes_the_same_values(setting, backend, written):
     case = CASES[name]
     size = case.sizes(padding)[-1]
     options = {"stride": case.stride, "padding": padding}
-    tokens = reference.patchify(case.signals(size), case.kernel(), normal((case.token,), 3), **options)
+    tokens = reference.patchify(
+        case.signals(size), case.kernel(), normal((case.token,), 3), **options
+    )
     signal_bias = normal((case.signal,), 3)
-    signal = reference.unpatchify(case.tokens(), case.kernel(), signal_bias, size=size, overlap="mean", **options)
+    signal = reference.unpatchify(
+        case.tokens(), case.kernel(), signal_bias, size=size, overlap="mean", **options
+    )
     for operation, expected in [("patchify", tokens), ("unpatchify", signal)]:
-        np.testing.assert_allclose(written[backend][f"{setting}/{operation}"], expected, **TOLERANCE)
+        np.testing.assert_allclose(
+            written[backend][f"{setting}/{operation}"], expected, **TOLERANCE
+        )
 
 
 @over_settings
 @pytest.mark.parametrize("operation", ["patchify", "unpatchify"])
 @pytest.mark.parametrize("of", ["x", "kernel"])
 def test_backends_that_train_compute_the_same_gradients(setting, operation, of, written):
-    first, *others = (written[backend][f"{setting}/{operation}/gradient of {of}"] for backend in TRAINABLE)
+    first, *others = (
+        written[backend][f"{setting}/{operation}/gradient of {of}"] for backend in TRAINABLE
+    )
     assert np.abs(first).max() > 0.1
     for other in others:
         np.testing.assert_allclose(other, first, **TOLERANCE)
@@ -48,7 +56,9 @@ def test_what_one_backend_saves_another_loads(way, writer, reader, written, read
     names = [name for name in written[writer] if name.startswith(("image", "series"))]
     assert len(names) == 4
     for name in names:
-        np.testing.assert_allclose(read[reader][f"{way}/{writer}/{name}"], written[writer][name], **TOLERANCE)
+        np.testing.assert_allclose(
+            read[reader][f"{way}/{writer}/{name}"], written[writer][name], **TOLERANCE
+        )
 
 
 def test_the_models_that_are_exchanged_differ(written):

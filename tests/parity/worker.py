@@ -26,7 +26,9 @@ def settings():
     for name in COMPACT:
         for padding in PADDINGS:
             for implementation in IMPLEMENTATIONS:
-                yield f"{name}/{padding}/{implementation}", CASES[name], padding, implementation
+                case = CASES[name]
+                setting = f"{name}/{padding}/{implementation}"
+                yield setting, case, case.padding(padding), implementation
 
 
 def values():
@@ -36,7 +38,9 @@ def values():
         options = {"padding": padding, "implementation": implementation}
         kernel, size = case.kernel(), case.sizes(padding)[-1]
         patch_layer = Patchify(case.signal, case.token, **case.arguments, **options)
-        unpatch_layer = Unpatchify(case.token, case.signal, **case.arguments, **options, overlap="mean")
+        unpatch_layer = Unpatchify(
+            case.token, case.signal, **case.arguments, **options, overlap="mean"
+        )
         for layer, channels in [(patch_layer, case.signal), (unpatch_layer, case.token)]:
             layer.build((*(None,) * (case.data_dim + 1), channels))
             layer.set_weights([kernel, normal(layer.bias.shape, 3)])
@@ -63,12 +67,18 @@ def values():
 def model():
     """A functional model with both layers: open sizes with `like`, a fixed target, overlaps, each lowering and bias."""
     image, series = keras.Input((None, None, 3), name="image"), keras.Input((23, 2), name="series")
-    tokens = Patchify(3, 8, 2, (4, 3), (2, 2), padding="same", implementation="conv_transpose")(image)
+    tokens = Patchify(3, 8, 2, (4, 3), (2, 2), padding="same", implementation="conv_transpose")(
+        image
+    )
     tokens = keras.layers.Dense(8, activation="tanh")(tokens)
     options = {"padding": "same", "overlap": "mean", "bias": "patch", "weight_init": "fan_in"}
-    image_again = Unpatchify(8, 3, 2, (4, 3), (2, 2), implementation="matmul", **options)(tokens, like=image)
+    image_again = Unpatchify(8, 3, 2, (4, 3), (2, 2), implementation="matmul", **options)(
+        tokens, like=image
+    )
     tokens = Patchify(2, 6, 1, 5, 3, bias=False, implementation="matmul")(series)
-    series_again = Unpatchify(6, 2, 1, 5, 3, implementation="conv_transpose")(tokens, output_spatial_shape=(25,))
+    series_again = Unpatchify(6, 2, 1, 5, 3, implementation="conv_transpose")(
+        tokens, output_spatial_shape=(25,)
+    )
     return keras.Model([image, series], [image_again, series_again])
 
 

@@ -51,7 +51,9 @@ def jax_mesh(*shape):
 
 
 def data_parallel():
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices("cpu")))
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=keras.distribution.list_devices("cpu"))
+    )
     model = build()
     assert len(model.get_layer("unpatchify").kernel.value.sharding.device_set) == 8
     return step(model)
@@ -63,7 +65,9 @@ def model_parallel(axis, splits):
     split = [None, None, None, None]
     split[axis] = "model"
     layout[".*patchify/kernel"] = tuple(split)
-    keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch"))
+    keras.distribution.set_distribution(
+        keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
+    )
     model = build()
     for name in ("patchify", "unpatchify"):
         kernel = model.get_layer(name).kernel

@@ -25,7 +25,13 @@ def cases(number):
     """Settings of a test of so many cases, the same at every run, times KERAS_UNPATCHIFY_PROVE_SCALE."""
     number = max(int(number * SCALE), 1)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=number, derandomize=True, deadline=None, database=None, suppress_health_check=checks)
+    return settings(
+        max_examples=number,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=checks,
+    )
 
 
 def count(test):
@@ -88,7 +94,9 @@ class Patching(NamedTuple):
         if overlap == "mean":
             shares = shares / np.maximum(self.covers(shares.shape[1:-1]), 1)
         x, kernel = (np.concatenate([a, np.ones_like(a[..., :1])], axis=-1) for a in (x, kernel))
-        dx, dkernel, _ = reference.unpatchify_gradients(x, kernel, shares, stride=self.stride, padding=self.padding)
+        dx, dkernel, _ = reference.unpatchify_gradients(
+            x, kernel, shares, stride=self.stride, padding=self.padding
+        )
         per_channel = np.sum(weights, axis=tuple(range(weights.ndim - 1)), dtype="float64")
         dbias = [] if bias is None else [dkernel[..., -1] if bias.ndim > 1 else per_channel]
         return [dx[..., :-1], dkernel[..., :-1], *dbias]
@@ -99,12 +107,18 @@ class Patching(NamedTuple):
 
     def patchify_gradients(self, x, kernel, bias=None, *, weights):
         """Its gradients for x, kernel and bias."""
-        gradients = reference.patchify_gradients(x, kernel, weights, stride=self.stride, padding=self.padding)
+        gradients = reference.patchify_gradients(
+            x, kernel, weights, stride=self.stride, padding=self.padding
+        )
         return gradients[: 2 if bias is None else 3]
 
     def covers(self, size):
         """How many patches cover each position: what a bias of ones of each patch adds up to."""
-        nothing = np.zeros((1, *self.grid, 1)), np.zeros((*self.patch, 1, 1)), np.ones((*self.patch, 1))
+        nothing = (
+            np.zeros((1, *self.grid, 1)),
+            np.zeros((*self.patch, 1, 1)),
+            np.ones((*self.patch, 1)),
+        )
         return reference.unpatchify(*nothing, stride=self.stride, padding=self.padding, size=size)
 
 
@@ -115,12 +129,15 @@ def patchings(draw, dtypes=("float32",), smallest_batch=0):
     largest_patch, largest_stride, largest_grid = LARGEST[data_dim]
     axes = st.lists(st.integers(1, largest_patch), min_size=data_dim, max_size=data_dim)
     patch = tuple(draw(axes))
-    strides = st.lists(st.integers(1, largest_stride), min_size=data_dim, max_size=data_dim).map(tuple)
+    strides = st.lists(st.integers(1, largest_stride), min_size=data_dim, max_size=data_dim).map(
+        tuple
+    )
     stride = draw(st.one_of(st.just(patch), strides))
     grid = tuple(draw(st.lists(st.integers(1, largest_grid), min_size=data_dim, max_size=data_dim)))
     padding = draw(st.sampled_from(["valid", "same"]))
     size = tuple(
-        draw(st.sampled_from(reference.sizes_of(g, k, s, padding))) for g, k, s in zip(grid, patch, stride, strict=True)
+        draw(st.sampled_from(reference.sizes_of(g, k, s, padding)))
+        for g, k, s in zip(grid, patch, stride, strict=True)
     )
     return Patching(
         patch,
@@ -145,7 +162,9 @@ def bound(dtype, sums, magnitude):
 
     `magnitude` is the sum of the terms' absolute values, as the oracle computes it from absolute arrays.
     """
-    return (sums + 4) * (float(finfo(dtype).eps) / 2 * magnitude + float(finfo(dtype).smallest_subnormal))
+    return (sums + 4) * (
+        float(finfo(dtype).eps) / 2 * magnitude + float(finfo(dtype).smallest_subnormal)
+    )
 
 
 def assert_computes(actual, oracle, arrays, sums, dtype):
@@ -154,7 +173,9 @@ def assert_computes(actual, oracle, arrays, sums, dtype):
     assert actual.shape == expected.shape
     error = np.abs(np.asarray(actual, "float64") - expected)
     limit = bound(dtype, sums, oracle(*absolute(*arrays)))
-    assert (error <= limit).all(), f"off by {np.max(error - limit)} more than the bound {np.max(limit)}"
+    assert (error <= limit).all(), (
+        f"off by {np.max(error - limit)} more than the bound {np.max(limit)}"
+    )
 
 
 def precision(dtype):

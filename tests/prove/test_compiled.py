@@ -38,7 +38,10 @@ def expected(case, image, kernel):
 def expected_gradients(case, image, kernel, weights):
     """By the chain rule, from the oracle's gradients of each layer."""
     options = {"stride": case.stride, "padding": "same"}
-    ones, none = np.ones((*case.patch, 1)), (np.zeros((1, *case.grid, 1)), np.zeros((*case.patch, 1, 1)))
+    ones, none = (
+        np.ones((*case.patch, 1)),
+        (np.zeros((1, *case.grid, 1)), np.zeros((*case.patch, 1, 1))),
+    )
     covers = reference.unpatchify(*none, ones, size=image.shape[1:-1], **options)
     shares = weights / np.maximum(covers, 1)
     tokens = reference.patchify(image, kernel, **options)
@@ -58,7 +61,9 @@ def model_and_weights(case, implementation):
     image = keras.Input(shape)
     options = {**case.arguments, "padding": "same", "implementation": implementation}
     tokens = Patchify(case.signal, case.token, **options)(image)
-    again = Unpatchify(case.token, case.signal, overlap="mean", bias="patch", **options)(tokens, like=image)
+    again = Unpatchify(case.token, case.signal, overlap="mean", bias="patch", **options)(
+        tokens, like=image
+    )
     model = keras.Model(image, again)
     return model, [v.value for v in model.trainable_variables]
 
@@ -102,11 +107,15 @@ class TestJax:
             return (weights * f(x, k)).sum()
 
         plain = jax.jit(jax.grad(functools.partial(total, function), argnums=(0, 1)))(image, kernel)
-        again = jax.jit(jax.grad(functools.partial(total, jax.checkpoint(function)), argnums=(0, 1)))(image, kernel)
+        again = jax.jit(
+            jax.grad(functools.partial(total, jax.checkpoint(function)), argnums=(0, 1))
+        )(image, kernel)
         for a, e in zip(again, plain):
             close(a, np.asarray(e))
         tangent = normal(image.shape, 5)
-        _, derivative = jax.jit(lambda x, t: jax.jvp(lambda x: total(function, x, kernel), (x,), (t,)))(image, tangent)
+        _, derivative = jax.jit(
+            lambda x, t: jax.jvp(lambda x: total(function, x, kernel), (x,), (t,))
+        )(image, tangent)
         np.testing.assert_allclose(derivative, np.vdot(plain[0], tangent), rtol=1e-3, atol=1e-2)
 
     @over_cases(COMPILED)
@@ -162,7 +171,10 @@ class TestJax:
         )
         for grid in [(2, 3), (4, 1)]:
             tokens, kernel = normal((2, *grid, case.token), 0), case.kernel()
-            close(exported.call(tokens, kernel), reference.unpatchify(tokens, kernel, stride=case.stride))
+            close(
+                exported.call(tokens, kernel),
+                reference.unpatchify(tokens, kernel, stride=case.stride),
+            )
 
 
 @pytest.mark.tensorflow_backend
@@ -180,7 +192,8 @@ class TestTensorFlow:
         shape = image.shape if sizes == "known" else (None, *(None,) * case.data_dim, case.signal)
 
         @tf.function(
-            jit_compile=xla, input_signature=[tf.TensorSpec(s, tf.float32) for s in (shape, kernel.shape, shape)]
+            jit_compile=xla,
+            input_signature=[tf.TensorSpec(s, tf.float32) for s in (shape, kernel.shape, shape)],
         )
         def training(x, k, w):
             with tf.GradientTape() as tape:
@@ -201,7 +214,9 @@ class TestTensorFlow:
 
         case = CASES["2d-mixed"]
         model, _ = model_and_weights(case, implementation)
-        graph = tf.function(model, jit_compile=xla, input_signature=[tf.TensorSpec((None, None, None, case.signal))])
+        graph = tf.function(
+            model, jit_compile=xla, input_signature=[tf.TensorSpec((None, None, None, case.signal))]
+        )
         for size in [(7, 8), (9, 5), (1, 1)]:
             x = tf.constant(normal((2, *size, case.signal), 0))
             np.testing.assert_allclose(graph(x), model(x), **TOLERANCE)
@@ -224,7 +239,9 @@ class TestTorch:
         function, *arrays = pair(case, implementation)
         graph = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
         image = torch.tensor(arrays[0], requires_grad=True)
-        kernel = torch.nn.Parameter(torch.tensor(arrays[1]))  # parameters keep their sizes; those of images vary
+        kernel = torch.nn.Parameter(
+            torch.tensor(arrays[1])
+        )  # parameters keep their sizes; those of images vary
         y = graph(image, kernel)
         close(y, expected(case, *arrays))
         weights = normal(image.shape, 4)
@@ -242,7 +259,9 @@ class TestTorch:
         y = torch.compile(function, fullgraph=True)(image, kernel)
         close(y, expected(case, *arrays))
         y.sum().backward()
-        for a, e in zip((image.grad, kernel.grad), expected_gradients(case, *arrays, np.ones(y.shape))):
+        for a, e in zip(
+            (image.grad, kernel.grad), expected_gradients(case, *arrays, np.ones(y.shape))
+        ):
             close(a, e)
 
     @over_implementations
@@ -255,9 +274,15 @@ class TestTorch:
         compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
         for size in [(7, 8), (9, 5), (12, 11)]:
             x = torch.tensor(normal((2, *size, case.signal), 0))
-            np.testing.assert_allclose(to_numpy(compiled(x, kernel)), to_numpy(function(x, kernel)), **TOLERANCE)
+            np.testing.assert_allclose(
+                to_numpy(compiled(x, kernel)), to_numpy(function(x, kernel)), **TOLERANCE
+            )
 
-    @pytest.mark.xfail(strict=True, raises=RuntimeError, reason="PyTorch on the CPU: grad_weight must be contiguous")
+    @pytest.mark.xfail(
+        strict=True,
+        raises=RuntimeError,
+        reason="PyTorch on the CPU: grad_weight must be contiguous",
+    )
     def test_upstream_one_token_channel_and_one_example(self):
         import torch
 
@@ -282,7 +307,9 @@ def test_fit_learns_with_and_without_compilation(implementation, jit, sizes):
     image = keras.Input(shape)
     options = {"data_dim": 2, "patch_size": (4, 3), "stride": (2, 3), "padding": "same"}
     tokens = Patchify(2, 12, implementation=implementation, **options)(image)
-    again = Unpatchify(12, 2, overlap="mean", implementation=implementation, **options)(tokens, like=image)
+    again = Unpatchify(12, 2, overlap="mean", implementation=implementation, **options)(
+        tokens, like=image
+    )
     model = keras.Model(image, again)
     model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=jit)
     x = np.cumsum(normal((8, 8, 9, 2), 0), axis=1)

@@ -18,8 +18,14 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 
 def start(folder, way, **environment):
     command = [sys.executable, HERE / "distributed_worker.py", way, folder]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", **environment}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        **environment,
+    }
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def weights(folder, way, number_of_processes=1):

@@ -31,8 +31,12 @@ def build(kind, shape, implementation):
         return keras.Model(image, Unpatchify(6, 3, **options)(Patchify(3, 6, **options)(image)))
     options |= {"stride": (2, 2), "padding": "same"}
     tokens = keras.layers.Activation("tanh")(Patchify(3, 6, **options)(image))
-    unpatchify = Unpatchify(6, 3, overlap="mean", bias="patch" if kind == "like" else True, **options)
-    return keras.Model(image, unpatchify(tokens, like=image) if kind == "like" else unpatchify(tokens))
+    unpatchify = Unpatchify(
+        6, 3, overlap="mean", bias="patch" if kind == "like" else True, **options
+    )
+    return keras.Model(
+        image, unpatchify(tokens, like=image) if kind == "like" else unpatchify(tokens)
+    )
 
 
 def run_saved_model(path, x):
@@ -115,7 +119,10 @@ FORMATS = {
 
 def named(table, *setting):
     """The first entry of a table that is about the setting."""
-    return next((entry for pattern, entry in table.items() if fnmatch.fnmatch(" ".join(setting), pattern)), None)
+    return next(
+        (entry for pattern, entry in table.items() if fnmatch.fnmatch(" ".join(setting), pattern)),
+        None,
+    )
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -124,7 +131,11 @@ def named(table, *setting):
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_exported_model_computes_the_same(format, sizes, implementation, kind, tmp_path):
     run, suffix, needs = FORMATS[format]
-    missing = [needs[of] for of in (None, BACKEND) if of in needs and not importlib.util.find_spec(needs[of])]
+    missing = [
+        needs[of]
+        for of in (None, BACKEND)
+        if of in needs and not importlib.util.find_spec(needs[of])
+    ]
     if missing:
         pytest.skip(f"needs {' and '.join(missing)}")
     model = build(kind, SIZES[sizes], implementation)
@@ -136,7 +147,9 @@ def test_an_exported_model_computes_the_same(format, sizes, implementation, kind
     if error:
         kind_of_error, text = error.split(": ", 1)
         with pytest.raises(Exception, match=re.escape(text)) as caught:
-            model.export(path, format=format, verbose=False, **(signature if sizes == "fixed" else {}))
+            model.export(
+                path, format=format, verbose=False, **(signature if sizes == "fixed" else {})
+            )
         assert caught.type.__name__ == kind_of_error
         return
     if named(OTHER_SIZES, *setting):

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import assert_computes, call, cases, count, patchings, precision, value_and_gradients
+from strategies import (
+    assert_computes,
+    call,
+    cases,
+    count,
+    patchings,
+    precision,
+    value_and_gradients,
+)
 
 import keras_unpatchify
 from keras_unpatchify import Patchify, Unpatchify
@@ -47,7 +55,11 @@ def fails_upstream(p):
     """
     if BACKEND == "torch":
         return p.token == p.batch == 1 and p.implementation == "conv_transpose"
-    return BACKEND == "tensorflow" and p.implementation != "matmul" and (p.batch == 0 or p.dtype == "bfloat16")
+    return (
+        BACKEND == "tensorflow"
+        and p.implementation != "matmul"
+        and (p.batch == 0 or p.dtype == "bfloat16")
+    )
 
 
 def symbol(shape, hidden, dtype):
@@ -63,7 +75,13 @@ def assert_stands_for(symbolic, array, dtype):
 
 
 @cases(750)
-@given(patchings(DTYPES), biases, overlaps, st.sampled_from([None, "output_spatial_shape", "like"]), hidden_sizes)
+@given(
+    patchings(DTYPES),
+    biases,
+    overlaps,
+    st.sampled_from([None, "output_spatial_shape", "like"]),
+    hidden_sizes,
+)
 def test_unpatchify_computes_what_the_oracle_does(p, bias, overlap, target, hidden):
     assume(not fails_upstream(p))
     size = p.size if target else p.default_size
@@ -78,7 +96,9 @@ def test_unpatchify_computes_what_the_oracle_does(p, bias, overlap, target, hidd
         arguments |= {"like": keras.ops.convert_to_tensor(like)} if target == "like" else {}
         y, gradients = value_and_gradients(layer, arrays, weights, **arguments)
     sums = (p.token + 2) * int(p.covers(size).max())
-    assert_computes(y, lambda *a: p.unpatchify(*a, overlap=overlap, size=size), arrays, sums, p.dtype)
+    assert_computes(
+        y, lambda *a: p.unpatchify(*a, overlap=overlap, size=size), arrays, sums, p.dtype
+    )
 
     arguments |= {"like": symbol(like.shape, hidden, p.dtype)} if target == "like" else {}
     symbolic = layer(symbol(arrays[0].shape, hidden, p.dtype), **arguments)
@@ -121,12 +141,16 @@ def test_patchify_computes_what_the_oracle_does(p, bias, hidden):
 def test_a_saved_model_is_the_same_model(p, bias, overlap, hidden):
     x = keras.Input(batch_shape=symbol((p.batch, *p.size, p.signal), hidden, p.dtype).shape)
     tokens = Patchify(p.signal, p.token, **p.options)(x)
-    model = keras.Model(x, Unpatchify(p.token, p.signal, bias=bias, overlap=overlap, **p.options)(tokens, like=x))
+    model = keras.Model(
+        x, Unpatchify(p.token, p.signal, bias=bias, overlap=overlap, **p.options)(tokens, like=x)
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "model.keras")
         model.save(path)
         loaded = keras.saving.load_model(path)
-    assert [layer.get_config() for layer in loaded.layers] == [layer.get_config() for layer in model.layers]
+    assert [layer.get_config() for layer in loaded.layers] == [
+        layer.get_config() for layer in model.layers
+    ]
     np.testing.assert_array_equal(call(loaded, p.signals()), call(model, p.signals()))
     count("saved models")
 
@@ -141,7 +165,18 @@ scalars = st.one_of(
     st.text(max_size=5),
     st.binary(max_size=3),
     st.sampled_from(
-        [np.int64(3), np.float32(2), np.bool_(True), np.array(2), np.ones(2), object(), len, int, {1: 2}, 1j]
+        [
+            np.int64(3),
+            np.float32(2),
+            np.bool_(True),
+            np.array(2),
+            np.ones(2),
+            object(),
+            len,
+            int,
+            {1: 2},
+            1j,
+        ]
     ),
 )
 junk = st.one_of(scalars, st.lists(scalars, max_size=4), st.lists(scalars, max_size=4).map(tuple))
@@ -191,7 +226,9 @@ def assert_our_error(error):
 
 @cases(800)
 @given(calls, shapes, st.sampled_from(kinds), targets, st.booleans(), st.data())
-def test_a_call_works_or_raises_an_error_of_the_package(arguments, shape, dtype, target, symbolic, data):
+def test_a_call_works_or_raises_an_error_of_the_package(
+    arguments, shape, dtype, target, symbolic, data
+):
     cls = Unpatchify if "overlap" in arguments or target else Patchify
     count("calls with junk")
     try:
@@ -202,12 +239,19 @@ def test_a_call_works_or_raises_an_error_of_the_package(arguments, shape, dtype,
     if data.draw(st.booleans(), "of the right rank"):
         channels = layer.in_features or 3
         shape = (
-            *data.draw(st.tuples(*([st.integers(BACKEND == "openvino", 4)] * (layer.data_dim + 1))), "sizes"),
+            *data.draw(
+                st.tuples(*([st.integers(BACKEND == "openvino", 4)] * (layer.data_dim + 1))),
+                "sizes",
+            ),
             channels,
         )
     elif BACKEND == "openvino" and 0 in shape:
         return
-    x = keras.KerasTensor(shape, dtype) if symbolic else keras.ops.convert_to_tensor(np.ones(shape, dtype))
+    x = (
+        keras.KerasTensor(shape, dtype)
+        if symbolic
+        else keras.ops.convert_to_tensor(np.ones(shape, dtype))
+    )
     try:
         y = layer(x, **target)
     except Exception as error:
@@ -217,13 +261,17 @@ def test_a_call_works_or_raises_an_error_of_the_package(arguments, shape, dtype,
 
 
 @pytest.mark.tensorflow_backend
-@pytest.mark.xfail(strict=True, reason="TensorFlow: the gradient for an empty batch has the shape of the signal")
+@pytest.mark.xfail(
+    strict=True, reason="TensorFlow: the gradient for an empty batch has the shape of the signal"
+)
 def test_upstream_gradients_of_an_empty_batch():
     import tensorflow as tf
 
     x, kernel = tf.zeros((0, 1, 1, 1)), tf.ones((1, 2, 1, 1))
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = keras.ops.conv_transpose(x, kernel, (1, 2), output_padding=0, data_format="channels_last")
+        y = keras.ops.conv_transpose(
+            x, kernel, (1, 2), output_padding=0, data_format="channels_last"
+        )
         total = tf.reduce_sum(y)
     assert tape.gradient(total, x).shape == x.shape

@@ -39,7 +39,11 @@ def tamper(path, change, layer="unpatchify"):
             content = source.read(name)
             if name == "config.json":
                 config = json.loads(content)
-                (entry,) = [entry for entry in config["config"]["layers"] if entry["config"]["name"] == layer]
+                (entry,) = [
+                    entry
+                    for entry in config["config"]["layers"]
+                    if entry["config"]["name"] == layer
+                ]
                 change(entry)
                 content = json.dumps(config).encode()
             target.writestr(name, content)
@@ -70,24 +74,40 @@ def pair(*items):
     return {"class_name": "__tuple__", "items": list(items)}
 
 
-LAMBDA = {"class_name": "function", "config": "f", "module": "builtins", "registered_name": "function"}
+LAMBDA = {
+    "class_name": "function",
+    "config": "f",
+    "module": "builtins",
+    "registered_name": "function",
+}
 CODE = {
     "module": "keras.layers",
     "class_name": "Lambda",
-    "config": {"function": {"class_name": "__lambda__", "config": {"code": "eA==", "defaults": None, "closure": None}}},
+    "config": {
+        "function": {
+            "class_name": "__lambda__",
+            "config": {"code": "eA==", "defaults": None, "closure": None},
+        }
+    },
     "registered_name": None,
 }
 
 REFUSED_BY_THE_PACKAGE = [
     *(setting(data_dim=value) for value in (0, 4, -1, True, "2", 2.0, None, [2], {})),
-    *(setting(patch_size=value) for value in (0, -4, "4", 4.5, None, [4], [4, 4, 4], [4, "4"], {}, pair(4, 0))),
+    *(
+        setting(patch_size=value)
+        for value in (0, -4, "4", 4.5, None, [4], [4, 4, 4], [4, "4"], {}, pair(4, 0))
+    ),
     *(setting(stride=value) for value in (0, -1, "1", [1], [1, None], pair(1, 2, 3))),
     *(setting(in_features=value) for value in (0, -1, "8", 1.5, True, [8])),
     *(setting(out_features=value) for value in (0, -1, "3", None, True, [3])),
     *(setting(bias=value) for value in (None, 1, "yes", [True], {})),
     *(setting(padding=value) for value in ("full", None, 1, ["same"])),
     *(setting(overlap=value) for value in ("max", None, 0, ["sum"])),
-    *(setting(implementation=value) for value in ("cuda", None, "__import__('os').getcwd()", ["auto"])),
+    *(
+        setting(implementation=value)
+        for value in ("cuda", None, "__import__('os').getcwd()", ["auto"])
+    ),
     *(setting(weight_init=value) for value in ("no such", 7, [], "__import__('os').getcwd()")),
     *(without(name) for name in ("in_features", "out_features", "data_dim", "patch_size")),
 ]
@@ -128,7 +148,12 @@ def test_a_key_that_no_argument_has_is_refused(change, tmp_path):
         keras.saving.load_model(tamper(saved(tmp_path), change))
 
 
-@over([without(name) for name in ("stride", "bias", "weight_init", "padding", "overlap", "implementation")])
+@over(
+    [
+        without(name)
+        for name in ("stride", "bias", "weight_init", "padding", "overlap", "implementation")
+    ]
+)
 def test_a_key_that_has_a_default_may_be_missing(change, tmp_path):
     loaded = keras.saving.load_model(tamper(saved(tmp_path), change))
     assert run(loaded, normal((1, 8, 8, 3), 0)).shape == (1, 8, 8, 3)
@@ -136,14 +161,33 @@ def test_a_key_that_has_a_default_may_be_missing(change, tmp_path):
 
 NAMES_CODE = [
     setting(weight_init=LAMBDA | {"config": "exec"}),
-    setting(weight_init={"module": "os", "class_name": "system", "config": {"command": "touch HERE"}}),
-    setting(weight_init={"module": "builtins", "class_name": "eval", "config": "open('HERE', 'w')"}),
+    setting(
+        weight_init={"module": "os", "class_name": "system", "config": {"command": "touch HERE"}}
+    ),
+    setting(
+        weight_init={"module": "builtins", "class_name": "eval", "config": "open('HERE', 'w')"}
+    ),
     setting(weight_init=CODE),
-    setting(weight_init={"class_name": "__lambda__", "config": {"code": "eA==", "defaults": None, "closure": None}}),
-    setting(kernel_regularizer={"module": "os", "class_name": "system", "config": {"command": "touch HERE"}}),
+    setting(
+        weight_init={
+            "class_name": "__lambda__",
+            "config": {"code": "eA==", "defaults": None, "closure": None},
+        }
+    ),
+    setting(
+        kernel_regularizer={
+            "module": "os",
+            "class_name": "system",
+            "config": {"command": "touch HERE"},
+        }
+    ),
     setting(kernel_constraint=CODE),
     setting(
-        activity_regularizer={"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "HERE"]}}
+        activity_regularizer={
+            "module": "subprocess",
+            "class_name": "Popen",
+            "config": {"args": ["touch", "HERE"]},
+        }
     ),
 ]
 
@@ -177,7 +221,9 @@ def test_weights_of_another_shape_are_refused(tmp_path):
         keras.saving.load_model(path)
 
 
-@pytest.mark.parametrize("shape", [(2**31, 2**31, 2**31, 8), (2**62, 1, 1, 8), (1, 2**40, 2**40, 8)])
+@pytest.mark.parametrize(
+    "shape", [(2**31, 2**31, 2**31, 8), (2**62, 1, 1, 8), (1, 2**40, 2**40, 8)]
+)
 def test_outputs_whose_elements_overflow_are_refused(shape):
     layer = Unpatchify(8, 3, 2, 4)
     layer.build((None, None, None, 8))
@@ -201,7 +247,9 @@ def test_a_large_output_is_refused_within_a_limit_of_memory():
             else:
                 raise SystemExit(f"{arguments} were taken")
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -209,7 +257,12 @@ def test_a_large_output_is_refused_within_a_limit_of_memory():
 @pytest.mark.parametrize("overlap", ["sum", "mean"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_token_that_is_not_finite_stays_in_its_own_patch(implementation, overlap, value):
-    options = {"data_dim": 2, "patch_size": (4, 3), "stride": (2, 3), "implementation": implementation}
+    options = {
+        "data_dim": 2,
+        "patch_size": (4, 3),
+        "stride": (2, 3),
+        "implementation": implementation,
+    }
     layer = Unpatchify(8, 3, overlap=overlap, **options)
     x = normal((2, 3, 4, 8), 0)
     clean = run(layer, x)
@@ -224,7 +277,9 @@ def test_a_token_that_is_not_finite_stays_in_its_own_patch(implementation, overl
 @over_implementations
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_pixel_that_is_not_finite_stays_in_the_tokens_that_see_it(implementation, value):
-    layer = Patchify(3, 8, data_dim=2, patch_size=(4, 3), stride=(2, 3), implementation=implementation)
+    layer = Patchify(
+        3, 8, data_dim=2, patch_size=(4, 3), stride=(2, 3), implementation=implementation
+    )
     x = normal((2, 8, 12, 3), 0)
     clean = run(layer, x)
     x[1, 4, 7, 2] = value

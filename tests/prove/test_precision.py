@@ -46,22 +46,36 @@ def normal(shape, dtype, seed, scale=1.0):
 def unpatchify_error(geometry, dtype, implementation, overlap="sum", bias=False):
     patch, stride, grid, token, signal = geometry
     x = normal((1, *grid, token), dtype, 0)
-    weights = [normal((*patch, signal, token), dtype, 1, token**-0.5)] + [normal(signal, dtype, 2)] * bias
+    weights = [normal((*patch, signal, token), dtype, 1, token**-0.5)] + [
+        normal(signal, dtype, 2)
+    ] * bias
     layer = Unpatchify(
-        token, signal, len(patch), patch, stride, bias, overlap=overlap, implementation=implementation, dtype=dtype
+        token,
+        signal,
+        len(patch),
+        patch,
+        stride,
+        bias,
+        overlap=overlap,
+        implementation=implementation,
+        dtype=dtype,
     )
     layer.build(x.shape)
     layer.set_weights(weights)
     y = layer(keras.ops.convert_to_tensor(x))
     assert keras.backend.standardize_dtype(y.dtype) == dtype
-    return relative_error(to_numpy(y), reference.unpatchify(x, *weights, stride=stride, overlap=overlap))
+    return relative_error(
+        to_numpy(y), reference.unpatchify(x, *weights, stride=stride, overlap=overlap)
+    )
 
 
 def patchify_error(geometry, dtype, implementation):
     patch, stride, grid, token, signal = geometry
     size = [reference.default_size(g, k, s, "valid") for g, k, s in zip(grid, patch, stride)]
     x, kernel = normal((1, *size, signal), dtype, 0), normal((*patch, signal, token), dtype, 1, 0.1)
-    layer = Patchify(signal, token, len(patch), patch, stride, False, implementation=implementation, dtype=dtype)
+    layer = Patchify(
+        signal, token, len(patch), patch, stride, False, implementation=implementation, dtype=dtype
+    )
     layer.build(x.shape)
     layer.set_weights([kernel])
     y = layer(keras.ops.convert_to_tensor(x))
@@ -114,13 +128,17 @@ def test_single_precision(geometry, implementation):
 @pytest.mark.parametrize("bias", [False, True])
 def test_double_precision(geometry, implementation, bias, double):
     with double:
-        assert unpatchify_error(geometry, "float64", implementation, bias=bias) < SUMMED * unit("float64")
+        assert unpatchify_error(geometry, "float64", implementation, bias=bias) < SUMMED * unit(
+            "float64"
+        )
         assert patchify_error(geometry, "float64", implementation) < SUMMED * unit("float64")
 
 
 @over_implementations
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_keeps_weights_whole_and_ends_in_float32_where_asked(implementation, policy):
+def test_mixed_precision_keeps_weights_whole_and_ends_in_float32_where_asked(
+    implementation, policy
+):
     """A model that computes in half precision, whose last layer computes in float32 what it is given."""
     x = normal((2, 8, 9, 3), "float32", 0)
     options = {"data_dim": 2, "patch_size": (4, 3), "implementation": implementation}
@@ -131,10 +149,17 @@ def test_mixed_precision_keeps_weights_whole_and_ends_in_float32_where_asked(imp
     y = model(x)
     half = policy.removeprefix("mixed_")
     assert there.compute_dtype == half
-    assert keras.backend.standardize_dtype(y.dtype) == "float32" == back.kernel.dtype == there.kernel.dtype
+    assert (
+        keras.backend.standardize_dtype(y.dtype)
+        == "float32"
+        == back.kernel.dtype
+        == there.kernel.dtype
+    )
     arrays = [np.asarray(keras.ops.convert_to_numpy(w)) for w in model.weights]
     tokens = reference.patchify(x, *arrays[:2], stride=(4, 3))
-    assert relative_error(to_numpy(y), reference.unpatchify(tokens, *arrays[2:], stride=(4, 3))) < 2 * unit(half)
+    assert relative_error(
+        to_numpy(y), reference.unpatchify(tokens, *arrays[2:], stride=(4, 3))
+    ) < 2 * unit(half)
 
 
 @pytest.mark.trains
@@ -143,7 +168,12 @@ def test_mixed_precision_keeps_weights_whole_and_ends_in_float32_where_asked(imp
 def test_mixed_precision_trains(implementation, policy):
     x = np.cumsum(normal((8, 8, 9, 2), "float32", 0), axis=1)
     image = keras.Input(x.shape[1:])
-    options = {"data_dim": 2, "patch_size": (4, 3), "stride": (2, 3), "implementation": implementation}
+    options = {
+        "data_dim": 2,
+        "patch_size": (4, 3),
+        "stride": (2, 3),
+        "implementation": implementation,
+    }
     tokens = Patchify(2, 12, dtype=policy, **options)(image)
     model = keras.Model(image, Unpatchify(12, 2, overlap="mean", dtype=policy, **options)(tokens))
     model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)

@@ -87,6 +87,8 @@ def test_a_frozen_layer_stays_and_a_regularised_one_shrinks(implementation):
     losses, kernel, _ = fit(frozen, x, kernel_of(case), y, jit=False)
     np.testing.assert_array_equal(kernel, kernel_of(case))
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
-    shrunk = Unpatchify(case.token, case.signal, kernel_regularizer=keras.regularizers.L2(1.0), **options)
+    shrunk = Unpatchify(
+        case.token, case.signal, kernel_regularizer=keras.regularizers.L2(1.0), **options
+    )
     _, kernel, _ = fit(shrunk, x, kernel_of(case), np.zeros_like(normal(y.shape, 0)), jit=False)
     assert np.abs(kernel).max() < 0.2 * np.abs(kernel_of(case)).max()
