@@ -60,7 +60,9 @@ def speed(workload, rounds):
     names = [name for name in contenders(workload) if not left_out(workload, name)]
     functions = {name: steps(make(workload, name), x) for name in names}
     check(workload, functions)
-    return {step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS}
+    return {
+        step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS
+    }
 
 
 def patchify_speed(workload, rounds):
@@ -68,7 +70,9 @@ def patchify_speed(workload, rounds):
     x = random_input(workload.batch, *workload.size, workload.signal)
     names = [name for name in ("auto", "conv_transpose", "matmul") if not left_out(workload, name)]
     functions = {name: steps(make_patchify(workload, name), x) for name in names}
-    return {step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS}
+    return {
+        step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS
+    }
 
 
 def compile_seconds(workload, rounds):
@@ -93,14 +97,18 @@ def peak_bytes(contender):
     """Peak memory of a forward pass where patches tile, `{workload: bytes}`, in a process that runs nothing else."""
     environment = {**os.environ, **machine.EVERY_BUFFER_APART}
     command = [sys.executable, __file__, "--peak-memory", contender]
-    lines = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    lines = subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.splitlines()
     return json.loads(lines[-1])
 
 
 def print_peak_bytes(contender):
     peaks = {}
     for workload in TILING:
-        workload = workload._replace(batch=8 * workload.batch)  # resident memory is not exact to some 100 KiB
+        workload = workload._replace(
+            batch=8 * workload.batch
+        )  # resident memory is not exact to some 100 KiB
         layer, x = make(workload, contender), input_of(workload)
         if BACKEND == "jax":
             weights = [variable.value for variable in layer.trainable_variables]
@@ -124,20 +132,40 @@ def growth(contender, patch, stride, tokens, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results", metavar="DIR")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results", metavar="DIR"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender")
-    parser.add_argument("--quick", action="store_true", help="few rounds, three workloads, up to 16384 tokens")
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds, three workloads, up to 16384 tokens"
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
-    parser.add_argument("--native-3d", action="store_true", help="run the slowest contender under jax once: 6 minutes")
-    parser.add_argument("--peak-memory", metavar="CONTENDER", help="print the peak memory of one contender, no more")
+    parser.add_argument(
+        "--native-3d",
+        action="store_true",
+        help="run the slowest contender under jax once: 6 minutes",
+    )
+    parser.add_argument(
+        "--peak-memory", metavar="CONTENDER", help="print the peak memory of one contender, no more"
+    )
     args = parser.parse_args()
     machine.same_precision()
     if args.peak_memory:
         return print_peak_bytes(args.peak_memory)
     rounds = min(args.rounds, 3) if args.quick else args.rounds
-    result = {"backend": BACKEND, **machine.description(), "rounds": rounds, "command": command_line(), "workloads": []}
-    result["left_out"] = sorted({reason for w in WORKLOADS for name in contenders(w) if (reason := left_out(w, name))})
+    result = {
+        "backend": BACKEND,
+        **machine.description(),
+        "rounds": rounds,
+        "command": command_line(),
+        "workloads": [],
+    }
+    result["left_out"] = sorted(
+        {reason for w in WORKLOADS for name in contenders(w) if (reason := left_out(w, name))}
+    )
     start = time.perf_counter()
 
     def progress(text):
@@ -159,10 +187,16 @@ def main():
             for step in STEPS
         }
     progress("peak memory")
-    result["memory"] = {name: {} if args.no_memory else peak_bytes(name) for name in ("auto", "hand-written")}
+    result["memory"] = {
+        name: {} if args.no_memory else peak_bytes(name) for name in ("auto", "hand-written")
+    }
     progress("growth with the number of tokens")
     tokens = [2**k for k in range(10, 15 if args.quick else 21, 2)]
-    kinds = {"tiling": ("auto", 8, 8), "overlapping": ("auto", 8, 4), "bare product": ("product", 8, 8)}
+    kinds = {
+        "tiling": ("auto", 8, 8),
+        "overlapping": ("auto", 8, 4),
+        "bare product": ("product", 8, 8),
+    }
     result["growth"] = {kind: growth(*sizes, tokens, rounds) for kind, sizes in kinds.items()}
     if args.native_3d:
         progress("one native 3D forward pass")

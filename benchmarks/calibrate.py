@@ -18,10 +18,30 @@ from timing import BACKEND, medians, random_input, steps
 from keras_unpatchify import Patchify, Unpatchify
 
 # token channels, signal channels
-CHANNELS = ((64, 64), (128, 64), (256, 128), (128, 32), (256, 64), (512, 64), (256, 16), (64, 4), (512, 16))
+CHANNELS = (
+    (64, 64),
+    (128, 64),
+    (256, 128),
+    (128, 32),
+    (256, 64),
+    (512, 64),
+    (256, 16),
+    (64, 4),
+    (512, 16),
+)
 CHANNELS += ((1024, 32), (128, 3), (384, 6), (512, 3), (1024, 8), (128, 1), (512, 4))
 # rank, patch, stride
-PATCHES = ((2, 3, 2), (2, 4, 2), (2, 7, 4), (2, 8, 4), (2, 16, 8), (2, 4, 3), (1, 4, 2), (1, 7, 4), (1, 16, 8))
+PATCHES = (
+    (2, 3, 2),
+    (2, 4, 2),
+    (2, 7, 4),
+    (2, 8, 4),
+    (2, 16, 8),
+    (2, 4, 3),
+    (1, 4, 2),
+    (1, 7, 4),
+    (1, 16, 8),
+)
 PATCHES += ((1, 64, 16), (3, 3, 2), (3, 4, 2), (3, 8, 4))
 WORK = 3e8  # multiplications of a forward pass, a few milliseconds
 TOKENS = 256  # at least
@@ -32,8 +52,12 @@ PREDICTORS = {
     "token / signal": lambda token, signal, rank, patch, stride: token / signal,
     "1 / signal": lambda token, signal, rank, patch, stride: 1 / signal,
     "token": lambda token, signal, rank, patch, stride: token,
-    "prod(patch) * token / signal": lambda token, signal, rank, patch, stride: patch**rank * token / signal,
-    "prod(stride) * token / signal": lambda token, signal, rank, patch, stride: stride**rank * token / signal,
+    "prod(patch) * token / signal": lambda token, signal, rank, patch, stride: (
+        patch**rank * token / signal
+    ),
+    "prod(stride) * token / signal": lambda token, signal, rank, patch, stride: (
+        stride**rank * token / signal
+    ),
 }
 
 
@@ -59,24 +83,32 @@ def measure(layer_name, geometry, length, rounds):
         made.build(tuple(x.shape))
         functions[lowering] = steps(made, x)
     times = {
-        step: medians({name: functions[name][step] for name in LOWERINGS}, rounds) for step in ("forward", "training")
+        step: medians({name: functions[name][step] for name in LOWERINGS}, rounds)
+        for step in ("forward", "training")
     }
     return {step: {name: 1e3 * seconds for name, seconds in times[step].items()} for step in times}
 
 
 def slowdown(row, choice):
     """How much slower than the better lowering, 0.1 for 10%."""
-    return sum(row[step][choice] / min(row[step].values()) for step in ("forward", "training")) / 2 - 1
+    return (
+        sum(row[step][choice] / min(row[step].values()) for step in ("forward", "training")) / 2 - 1
+    )
 
 
 def outcome(rows, predictor, number):
     """The worst and the mean slowdown of the rule with this number."""
-    losses = [slowdown(row, LOWERINGS[0] if predictor(*row["geometry"]) < number else LOWERINGS[1]) for row in rows]
+    losses = [
+        slowdown(row, LOWERINGS[0] if predictor(*row["geometry"]) < number else LOWERINGS[1])
+        for row in rows
+    ]
     return max(losses), sum(losses) / len(losses)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--every", type=int, default=1, help="measure only every n-th geometry")
     parser.add_argument("--layer", choices=("unpatchify", "patchify"), default="unpatchify")
@@ -84,7 +116,9 @@ def main():
     args = parser.parse_args()
     rows = []
     print(f"{BACKEND}, {args.layer}: milliseconds, native / matrix product\n")
-    print("| token | signal | rank | patch | stride | forward | training | native / matrix product |")
+    print(
+        "| token | signal | rank | patch | stride | forward | training | native / matrix product |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for geometry, length in list(geometries())[:: args.every]:
         if BACKEND == "jax" and geometry[2] == 3:
@@ -93,7 +127,11 @@ def main():
         rows.append(row)
         pairs = [[row[step][name] for name in LOWERINGS] for step in ("forward", "training")]
         ratio = math.sqrt(math.prod(native / product for native, product in pairs))
-        cells = [*geometry, *(f"{native:.2f} / {product:.2f}" for native, product in pairs), f"{ratio:.2f}"]
+        cells = [
+            *geometry,
+            *(f"{native:.2f} / {product:.2f}" for native, product in pairs),
+            f"{ratio:.2f}",
+        ]
         print("|", " | ".join(map(str, cells)), "|", flush=True)
     print("\n| native where below | number | worst slowdown | mean slowdown |\n|---|---|---|---|")
     for name, predictor in PREDICTORS.items():

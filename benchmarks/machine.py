@@ -48,12 +48,16 @@ def device_name():
         return torch.cuda.get_device_name()
     import tensorflow as tf
 
-    return tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])["device_name"]
+    return tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])[
+        "device_name"
+    ]
 
 
 def description():
     """Device, system and versions."""
-    versions = {name: importlib.metadata.version(name) for name in ("keras-unpatchify", "keras", BACKEND)}
+    versions = {
+        name: importlib.metadata.version(name) for name in ("keras-unpatchify", "keras", BACKEND)
+    }
     return {
         "device": device(),
         "device_name": device_name(),

@@ -20,7 +20,9 @@ LABELS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 def draw(results):
     """One panel per step; per workload a bar for each result, on a logarithmic axis."""
     rows = results[0]["workloads"]
-    figure, panels = pyplot.subplots(1, 2, figsize=(12, 0.62 * len(rows) + 1.8), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(
+        1, 2, figsize=(12, 0.62 * len(rows) + 1.8), sharey=True, layout="constrained"
+    )
     height = 0.8 / len(results)
     for panel, (step, title) in zip(panels, STEPS.items()):
         panel.axvline(1, color="#333333", linewidth=1, zorder=3)
@@ -35,10 +37,17 @@ def draw(results):
         panel.set_axisbelow(True)
         panel.tick_params(length=0, which="both")
         panel.spines[:].set_visible(False)
-    panels[0].set_yticks(range(len(rows)), [f"{row['name']}\n{row['geometry']}" for row in rows], fontsize=9)
+    panels[0].set_yticks(
+        range(len(rows)), [f"{row['name']}\n{row['geometry']}" for row in rows], fontsize=9
+    )
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     figure.supxlabel("times as fast as Keras Conv*Transpose with the same weights", fontsize=11)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(results), frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=len(results),
+        frameon=False,
+    )
     return figure
 
 
@@ -58,7 +67,10 @@ def draw_bars(panel, result, step, height, shift):
         edgecolor="white",
         linewidth=0,
     )
-    texts = [f"{ratio:.{0 if ratio >= 9.95 else 1 if ratio >= 1.05 else 2}f}" for ratio in ratios.values()]
+    texts = [
+        f"{ratio:.{0 if ratio >= 9.95 else 1 if ratio >= 1.05 else 2}f}"
+        for ratio in ratios.values()
+    ]
     panel.bar_label(bars, texts, padding=3, fontsize=8)
     for y, row in enumerate(result["workloads"]):
         if y not in ratios:
@@ -67,9 +79,14 @@ def draw_bars(panel, result, step, height, shift):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--results", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results", metavar="DIR"
+        "--results",
+        type=pathlib.Path,
+        default=pathlib.Path(__file__).parent / "results",
+        metavar="DIR",
     )
     folder = parser.parse_args().results
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]

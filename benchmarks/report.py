@@ -10,7 +10,11 @@ COLUMNS = ("auto", "conv_transpose", "matmul", "keras", "hand-written", "product
 
 def slower(result, step, contender, tiling=None):
     """Times of "auto" over those of a contender, `{workload: ratio}`, where both are measured."""
-    rows = [row for row in result["workloads"] if contender in row[step] and tiling in (None, row["tiling"])]
+    rows = [
+        row
+        for row in result["workloads"]
+        if contender in row[step] and tiling in (None, row["tiling"])
+    ]
     return {row["name"]: row[step]["auto"] / row[step][contender] for row in rows}
 
 
@@ -33,7 +37,9 @@ def of_patchify(result):
 
 def over_hand_written(measured):
     """Of `{contender: {workload: number}}`, "auto" over hand-written."""
-    return {name: measured["auto"][name] / value for name, value in measured["hand-written"].items()}
+    return {
+        name: measured["auto"][name] / value for name, value in measured["hand-written"].items()
+    }
 
 
 def goals(result):
@@ -43,7 +49,9 @@ def goals(result):
     def at_most(limit, text, ratios):
         if ratios:
             name = max(ratios, key=ratios.get)
-            found.append((text, f"at most {limit:g}", f"{ratios[name]:.2f}, {name}", ratios[name] <= limit))
+            found.append(
+                (text, f"at most {limit:g}", f"{ratios[name]:.2f}, {name}", ratios[name] <= limit)
+            )
 
     def mean_faster(least, text, ratios):
         if ratios:
@@ -52,32 +60,63 @@ def goals(result):
 
     for step, least in zip(STEPS, FASTER_THAN_KERAS[result["backend"]]):
         ratios = slower(result, step, "keras")
-        mean_faster(least, f"{step}: times faster than Keras Conv*Transpose, geometric mean", ratios)
+        mean_faster(
+            least, f"{step}: times faster than Keras Conv*Transpose, geometric mean", ratios
+        )
         at_most(1.1, f"{step}: time over Keras Conv*Transpose, worst", ratios)
     for step in STEPS:
         ratios = slower(result, step, "hand-written")
         at_most(1.05, f"{step}: time over hand-written, worst", ratios)
         mean_faster(1, f"{step}: times faster than hand-written, geometric mean", ratios)
-    at_most(1.25, "forward: time over the bare product, tiling, worst", slower(result, "forward", "product", True))
     at_most(
-        1.25, "forward: time over the bare product, overlapping, worst", slower(result, "forward", "product", False)
+        1.25,
+        "forward: time over the bare product, tiling, worst",
+        slower(result, "forward", "product", True),
+    )
+    at_most(
+        1.25,
+        "forward: time over the bare product, overlapping, worst",
+        slower(result, "forward", "product", False),
     )
     for step in STEPS:
         ratios = slower(result, step, "torch")
-        mean_faster(1.8, f"{step}: times faster than the PyTorch formulation, geometric mean", ratios)
+        mean_faster(
+            1.8, f"{step}: times faster than the PyTorch formulation, geometric mean", ratios
+        )
     at_most(1.1, "auto over the better lowering, tiling, worst", slower_than_best(result, True))
-    at_most(1.25, "auto over the better lowering, overlapping, worst", slower_than_best(result, False))
+    at_most(
+        1.25, "auto over the better lowering, overlapping, worst", slower_than_best(result, False)
+    )
     patchify = of_patchify(result)
-    at_most(1.1, "Patchify: auto over the better lowering, tiling, worst", slower_than_best(patchify, True))
-    at_most(1.25, "Patchify: auto over the better lowering, overlapping, worst", slower_than_best(patchify, False))
-    at_most(1.02, "forward: peak memory over hand-written (exact to 2%), worst", over_hand_written(result["memory"]))
+    at_most(
+        1.1,
+        "Patchify: auto over the better lowering, tiling, worst",
+        slower_than_best(patchify, True),
+    )
+    at_most(
+        1.25,
+        "Patchify: auto over the better lowering, overlapping, worst",
+        slower_than_best(patchify, False),
+    )
+    at_most(
+        1.02,
+        "forward: peak memory over hand-written (exact to 2%), worst",
+        over_hand_written(result["memory"]),
+    )
     for step, measured in result.get("compile", {}).items():
         ratios = over_hand_written(measured)
         at_most(1, f"{step}: compile time over hand-written, worst", ratios)
         mean_faster(1, f"{step}: times faster to compile than hand-written, geometric mean", ratios)
     for kind in ("tiling", "overlapping"):
         row = result["growth"][kind]
-        found.append((f"exponent of time by tokens, {kind}", "at most 1.1", f"{row['slope']:.2f}", row["slope"] <= 1.1))
+        found.append(
+            (
+                f"exponent of time by tokens, {kind}",
+                "at most 1.1",
+                f"{row['slope']:.2f}",
+                row["slope"] <= 1.1,
+            )
+        )
     return found
 
 
@@ -99,13 +138,18 @@ def speed_table(result, step):
 
     rows = [[row["name"], *(cell(row, name) for name in columns)] for row in result["workloads"]]
     means = [1 / geometric_mean(slower(result, step, name).values()) for name in columns]
-    return table([step, *columns], [*rows, ["geometric mean", *(f"({mean:.2f})" for mean in means)]])
+    return table(
+        [step, *columns], [*rows, ["geometric mean", *(f"({mean:.2f})" for mean in means)]]
+    )
 
 
 def markdown(result):
     """All of a result."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    megabytes = {name: {w: f"{n / 2**20:.1f}" for w, n in peaks.items()} for name, peaks in result["memory"].items()}
+    megabytes = {
+        name: {w: f"{n / 2**20:.1f}" for w, n in peaks.items()}
+        for name, peaks in result["memory"].items()
+    }
     growth = [
         [kind, *(f"{1e3 * t:.2f}" for t in row["seconds"]), f"{row['slope']:.2f}"]
         for kind, row in result["growth"].items()
@@ -117,28 +161,38 @@ def markdown(result):
         *(f"{reason}.\n" for reason in result["left_out"]),
         "Patchify, from the signals of the same geometries to their tokens:\n",
         *(speed_table(of_patchify(result), step) for step in STEPS),
-        table(["workload", "geometry"], [[row["name"], row["geometry"]] for row in result["workloads"]]),
+        table(
+            ["workload", "geometry"],
+            [[row["name"], row["geometry"]] for row in result["workloads"]],
+        ),
         "Peak memory of a forward pass of eight times the batch, MiB, output included:\n",
         table(
             ["workload", *megabytes],
-            [[name, *(peaks.get(name, "") for peaks in megabytes.values())] for name in megabytes["auto"]],
+            [
+                [name, *(peaks.get(name, "") for peaks in megabytes.values())]
+                for name in megabytes["auto"]
+            ],
         ),
     ]
     if "compile" in result:
         parts += ["Time to trace, lower and compile, milliseconds:\n"]
         for step, measured in result["compile"].items():
             rows = [
-                [name, *(f"{1e3 * seconds[name]:.1f}" for seconds in measured.values())] for name in measured["auto"]
+                [name, *(f"{1e3 * seconds[name]:.1f}" for seconds in measured.values())]
+                for name in measured["auto"]
             ]
             parts += [table([step, *measured], rows)]
     if "native_3d_seconds" in result:
-        parts += [f"Keras's Conv3DTranspose on the medical volume, once: {result['native_3d_seconds']:.0f} s.\n"]
+        parts += [
+            f"Keras's Conv3DTranspose on the medical volume, once: {result['native_3d_seconds']:.0f} s.\n"
+        ]
     parts += [
         "Growth of a forward pass with the number of tokens, milliseconds:\n",
         table(["tokens", *result["growth"]["tiling"]["tokens"], "exponent"], growth),
         "Goals:\n",
         table(
-            ["goal", "wanted", "measured", ""], [[*row, "met" if met else "**missed**"] for *row, met in goals(result)]
+            ["goal", "wanted", "measured", ""],
+            [[*row, "met" if met else "**missed**"] for *row, met in goals(result)],
         ),
     ]
     return "\n".join(parts)

@@ -17,7 +17,9 @@ def steps(layer, x):
 
     A training step is a forward pass, the mean square of its output, and the gradients of the input and all weights.
     """
-    return {"jax": _jax_steps, "torch": _torch_steps, "tensorflow": _tensorflow_steps}[BACKEND](layer, x)
+    return {"jax": _jax_steps, "torch": _torch_steps, "tensorflow": _tensorflow_steps}[BACKEND](
+        layer, x
+    )
 
 
 def jax_functions(layer):
@@ -27,7 +29,9 @@ def jax_functions(layer):
     def forward(weights, x):
         return layer.stateless_call(weights, [], x)[0]
 
-    return forward, jax.value_and_grad(lambda weights, x: ops.mean(ops.square(forward(weights, x))), argnums=(0, 1))
+    return forward, jax.value_and_grad(
+        lambda weights, x: ops.mean(ops.square(forward(weights, x))), argnums=(0, 1)
+    )
 
 
 def _jax_steps(layer, x):

@@ -30,9 +30,13 @@ class Workload(NamedTuple):
         return tuple((n - 1) * s + p for n, s, p in zip(self.grid, self.stride, self.patch))
 
     def __str__(self):
-        sizes = ["x".join(map(str, self.patch))] + ["x".join(map(str, self.stride))] * (not self.tiling)
+        sizes = ["x".join(map(str, self.patch))] + ["x".join(map(str, self.stride))] * (
+            not self.tiling
+        )
         grid = "x".join(map(str, self.grid))
-        return f"{self.batch} x {grid} x {self.token} -> {self.signal}, patch {' stride '.join(sizes)}"
+        return (
+            f"{self.batch} x {grid} x {self.token} -> {self.signal}, patch {' stride '.join(sizes)}"
+        )
 
 
 WORKLOADS = (
@@ -134,7 +138,9 @@ def torch_formulation(grid, kernel, bias, stride):
     rank = len(grid)
     *patch, signal, token = kernel.shape
     convolution = getattr(torch.nn, f"ConvTranspose{rank}d")(token, signal, tuple(patch), stride)
-    convolution.weight.data = torch.from_numpy(np.ascontiguousarray(np.moveaxis(kernel, (-1, -2), (0, 1))))
+    convolution.weight.data = torch.from_numpy(
+        np.ascontiguousarray(np.moveaxis(kernel, (-1, -2), (0, 1)))
+    )
     convolution.bias.data = torch.from_numpy(bias)
 
     class Formulation(torch.nn.Module):

@@ -26,7 +26,10 @@ from keras_unpatchify import Patchify, Unpatchify
 PATCH = (4, 8, 8)  # voxels of 1 mm: left to right, back to front, bottom to top
 NUMBERS = 8  # are kept of the 256 voxels of a patch
 CROP, BATCH = (32, 48, 48), 4
-BACK, FRONT = slice(0, 83), slice(99, None)  # coronal slices to learn from and to judge on; nobody sees those between
+BACK, FRONT = (
+    slice(0, 83),
+    slice(99, None),
+)  # coronal slices to learn from and to judge on; nobody sees those between
 
 
 def autoencoder(mean, components, width=64):
@@ -36,10 +39,16 @@ def autoencoder(mean, components, width=64):
     code = patchify(volume)  # (batch, *grid, NUMBERS): all that the decoder sees
     x = layers.Dense(width)(code)
     for _ in range(2):  # a patch is decoded with its neighbours in view
-        y = layers.Conv3D(width, 3, padding="same", activation="gelu")(layers.LayerNormalization()(x))
+        y = layers.Conv3D(width, 3, padding="same", activation="gelu")(
+            layers.LayerNormalization()(x)
+        )
         x = x + layers.Dense(width)(y)  # (batch, *grid, width)
-    x = ops.concatenate([code, layers.LayerNormalization()(x)], axis=-1)  # (batch, *grid, NUMBERS + width)
-    unpatchify = Unpatchify.from_patchify(patchify, in_features=NUMBERS + width, bias="patch", weight_init="zeros")
+    x = ops.concatenate(
+        [code, layers.LayerNormalization()(x)], axis=-1
+    )  # (batch, *grid, NUMBERS + width)
+    unpatchify = Unpatchify.from_patchify(
+        patchify, in_features=NUMBERS + width, bias="patch", weight_init="zeros"
+    )
     model = keras.Model(volume, unpatchify(x, like=volume))  # (batch, *size, 1)
     # The two layers are adjoint, so one matrix serves both: project on the components, and come back.
     kernel = components.reshape(*PATCH, 1, NUMBERS)
@@ -61,7 +70,9 @@ def random_crops(volume, size, count, rng):
     """`(count, *size, 1)`, each flipped along some of its axes."""
     views = np.lib.stride_tricks.sliding_window_view(volume, size)
     crops = [views[tuple(rng.integers(views.shape[:3]))] for _ in range(count)]
-    return np.stack([np.flip(crop, np.flatnonzero(rng.random(3) < 0.5)) for crop in crops])[..., None]
+    return np.stack([np.flip(crop, np.flatnonzero(rng.random(3) < 0.5)) for crop in crops])[
+        ..., None
+    ]
 
 
 def principal_components(volume, count=10000):
@@ -93,13 +104,21 @@ def milliseconds(width, rounds=15):
     heads = {"Unpatchify": Unpatchify(width, 1, data_dim=3, patch_size=PATCH)}
     if keras.backend.backend() != "jax":  # where the native operator takes minutes
         heads["Conv3DTranspose"] = layers.Conv3DTranspose(1, PATCH, strides=PATCH)
-    x = np.random.default_rng(0).normal(size=(BATCH, *np.floor_divide(CROP, PATCH), width)).astype("float32")
-    models = {name: keras.Sequential([layers.LayerNormalization(), head]) for name, head in heads.items()}
+    x = (
+        np.random.default_rng(0)
+        .normal(size=(BATCH, *np.floor_divide(CROP, PATCH), width))
+        .astype("float32")
+    )
+    models = {
+        name: keras.Sequential([layers.LayerNormalization(), head]) for name, head in heads.items()
+    }
     for name, model in models.items():
         model.compile("sgd", "mse")
         model.build(x.shape)
         heads[name].set_weights(heads["Unpatchify"].get_weights())  # the shapes are the same too
-        assert np.allclose(model.predict_on_batch(x), models["Unpatchify"].predict_on_batch(x), atol=1e-4)
+        assert np.allclose(
+            model.predict_on_batch(x), models["Unpatchify"].predict_on_batch(x), atol=1e-4
+        )
     times = {name: [] for name in models}
     for name in rounds * list(models):
         start = time.perf_counter()
@@ -116,9 +135,14 @@ def draw(original, output, score, path):
     rows = {
         "front of the brain, not trained on": (original, gray),
         f"each {np.prod(PATCH)} voxels from {NUMBERS} numbers, {score:.1f} dB": (output, gray),
-        "difference, -0.2 to 0.2": (output - original, {"cmap": "RdBu_r", "vmin": -0.2, "vmax": 0.2}),
+        "difference, -0.2 to 0.2": (
+            output - original,
+            {"cmap": "RdBu_r", "vmin": -0.2, "vmax": 0.2},
+        ),
     }
-    figure, axes = plt.subplots(3, 3, figsize=(7.4, 9.8), width_ratios=[82, 145, 145], layout="constrained")
+    figure, axes = plt.subplots(
+        3, 3, figsize=(7.4, 9.8), width_ratios=[82, 145, 145], layout="constrained"
+    )
     for row, (title, (volume, colours)) in zip(axes, rows.items()):
         row[1].set_title(title, fontsize=10)
         for axis, view in zip(row, views):
@@ -128,7 +152,9 @@ def draw(original, output, score, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for the picture")
     args = parser.parse_args()
@@ -141,7 +167,9 @@ def main():
     train(model, back, args.steps, np.random.default_rng(1))
     output, figures["model"] = reconstruct(model, front)
     draw(front, output, figures["model"], args.out / "brain.png")
-    times = ", ".join(f"{name} {t:.1f} ms" for name, t in milliseconds(model.layers[-1].in_features).items())
+    times = ", ".join(
+        f"{name} {t:.1f} ms" for name, t in milliseconds(model.layers[-1].in_features).items()
+    )
     figures = ", ".join(f"{name} {x:.2f} dB" for name, x in figures.items())
     print(f"held-out front {front.shape}: {figures} | training step: {times}")
 

@@ -35,10 +35,14 @@ keras.distribution.set_distribution(distribution)
 # 3. The model, written as for one device; it is built after the distribution is set.
 WIDTH = 256
 image = keras.Input((32, 32, 3))
-tokens = Patchify(3, WIDTH, data_dim=2, patch_size=8, stride=4, padding="same", name="patchify")(image)
+tokens = Patchify(3, WIDTH, data_dim=2, patch_size=8, stride=4, padding="same", name="patchify")(
+    image
+)
 tokens = keras.layers.Dense(4 * WIDTH, activation="gelu", name="dense_up")(tokens)
 tokens = keras.layers.Dense(WIDTH, name="dense_down")(tokens)
-unpatchify = Unpatchify(WIDTH, 3, data_dim=2, patch_size=8, stride=4, padding="same", overlap="mean", name="unpatchify")
+unpatchify = Unpatchify(
+    WIDTH, 3, data_dim=2, patch_size=8, stride=4, padding="same", overlap="mean", name="unpatchify"
+)
 model = keras.Model(image, unpatchify(tokens, like=image))
 model.compile(keras.optimizers.Adam(1e-3), "mse")
 
@@ -48,7 +52,9 @@ for weight in model.trainable_weights:
 
 # 4. Training, saving and loading are as ever: a checkpoint does not know how many devices there were.
 rng = np.random.default_rng(0)
-waves = np.sin(np.linspace(0, 6, 32)[:, None] * rng.uniform(1, 4, (64, 1, 32)))  # (image, height, width)
+waves = np.sin(
+    np.linspace(0, 6, 32)[:, None] * rng.uniform(1, 4, (64, 1, 32))
+)  # (image, height, width)
 images = np.repeat(waves[..., None], 3, axis=-1).astype("float32")
 history = model.fit(images, images, batch_size=16, epochs=5, verbose=2)
 first, last = history.history["loss"][0], history.history["loss"][-1]

@@ -20,7 +20,11 @@ from keras import layers
 
 from keras_unpatchify import Patchify, Unpatchify
 
-PATCH, WINDOW, BATCH = 32, 256, 32  # samples of a patch; samples of a training window; windows of a step
+PATCH, WINDOW, BATCH = (
+    32,
+    256,
+    32,
+)  # samples of a patch; samples of a training window; windows of a step
 TRAIN = 704  # samples to learn from, of 1024; the rest is held out
 NOISE = 0.4  # standard deviation of the noise, in units of that of the recording
 STRIDES = {"tiling": PATCH, "overlapping": PATCH // 4}
@@ -31,7 +35,9 @@ def denoiser(stride, width=64, heads=4, blocks=2):
     signal = keras.Input((None, 1))  # (batch, time, 1)
     patchify = Patchify(1, width, data_dim=1, patch_size=PATCH, stride=stride, padding="same")
     x = patchify(signal)  # (batch, time / stride, width)
-    reach = 2 * (2 * PATCH // stride) + 1  # tokens, so that both models look two patches to either side
+    reach = (
+        2 * (2 * PATCH // stride) + 1
+    )  # tokens, so that both models look two patches to either side
     for _ in range(blocks):
         # Where a token is, it knows from its neighbours: no embedding of positions, so any length will do.
         x = x + layers.DepthwiseConv1D(reach, padding="same")(layers.LayerNormalization()(x))
@@ -57,7 +63,9 @@ def training_windows(signal, rng):
     ramp = np.linspace(-1, 1, WINDOW, dtype="float32")[:, None]
     while True:
         clean = windows(signal, rng.integers(len(signal) - WINDOW + 1, size=BATCH), WINDOW)
-        height, level, drift = rng.normal([1, 0, 0], [0.15, 0.5, 0.3], (BATCH, 3)).astype("float32").T[..., None, None]
+        height, level, drift = (
+            rng.normal([1, 0, 0], [0.15, 0.5, 0.3], (BATCH, 3)).astype("float32").T[..., None, None]
+        )
         clean = height * clean + level + drift * ramp
         yield noisy(clean, rng), clean
 
@@ -65,14 +73,19 @@ def training_windows(signal, rng):
 def train(stride, signal, steps, every=50):
     keras.utils.set_random_seed(0)
     model = denoiser(stride)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=2e-3, warmup_steps=min(30, steps))
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=2e-3, warmup_steps=min(30, steps)
+    )
     model.compile(keras.optimizers.AdamW(rate), "mse")
     batches = training_windows(signal, np.random.default_rng(0))
     start = time.time()
     for step in range(0, steps, every):
         n = min(every, steps - step)
         loss = model.fit(batches, steps_per_epoch=n, verbose=0).history["loss"][0]
-        print(f"stride {stride:2}  step {step + n:4}  loss {loss:.4f}  {time.time() - start:4.0f} s", flush=True)
+        print(
+            f"stride {stride:2}  step {step + n:4}  loss {loss:.4f}  {time.time() - start:4.0f} s",
+            flush=True,
+        )
     return model
 
 
@@ -88,7 +101,9 @@ def best_filter(signal, rng):
     clean = np.repeat(signal[None, :, None], 32, axis=0)
     x = noisy(clean, rng)
     choices = [(length, degree) for degree in range(0, 7, 2) for length in range(degree + 3, 64, 2)]
-    length, degree = max(choices, key=lambda choice: decibels(savgol_filter(x, *choice, axis=1), clean))
+    length, degree = max(
+        choices, key=lambda choice: decibels(savgol_filter(x, *choice, axis=1), clean)
+    )
     print(f"best filter on the training part: Savitzky-Golay of {length} samples, degree {degree}")
     return lambda x: savgol_filter(x, length, degree, axis=1)
 
@@ -101,20 +116,35 @@ def draw(clean, outputs, figures, path):
     borders = np.arange(PATCH, clean.shape[1], PATCH) - 0.5
     for name, limits in {"a": (0, clean.shape[1] - 1), "b": (160, 256)}.items():
         axis, i = axes[name], np.arange(limits[0], limits[1] + 1)
-        axis.plot(i, outputs["noisy"][0, i, 0], color="0.75", lw=0.9, label=f"noisy, {figures['noisy']:.1f} dB")
+        axis.plot(
+            i,
+            outputs["noisy"][0, i, 0],
+            color="0.75",
+            lw=0.9,
+            label=f"noisy, {figures['noisy']:.1f} dB",
+        )
         axis.plot(i, clean[0, i, 0], color="black", lw=1.1, label="clean")
         for key, color in colors.items():
-            axis.plot(i, outputs[key][0, i, 0], color=color, lw=1.5, label=f"{key}, {figures[key]:.1f} dB")
+            axis.plot(
+                i, outputs[key][0, i, 0], color=color, lw=1.5, label=f"{key}, {figures[key]:.1f} dB"
+            )
         for border in borders[(borders > limits[0]) & (borders < limits[1])]:
             axis.axvline(border, color="0.6", lw=0.8, ls=":", zorder=0)
         axis.set(xlim=limits, xlabel="sample")
-    axes["a"].set_title("a heartbeat that neither model has seen; dotted: borders of the tiling patches")
+    axes["a"].set_title(
+        "a heartbeat that neither model has seen; dotted: borders of the tiling patches"
+    )
     axes["a"].legend(frameon=False, fontsize=9)
     axes["b"].set(title="closer", ylim=(-2, 0))
     for key, color in colors.items():
         error = np.mean((outputs[key] - clean) ** 2, axis=(0, 2)).reshape(-1, PATCH).mean(axis=0)
         axes["c"].plot(np.arange(PATCH), error, color=color, lw=1.8)
-    axes["c"].set(title="mean squared error", xlabel="sample of a tiling patch", ylim=(0, None), xlim=(0, PATCH - 1))
+    axes["c"].set(
+        title="mean squared error",
+        xlabel="sample of a tiling patch",
+        ylim=(0, None),
+        xlim=(0, PATCH - 1),
+    )
     for axis in axes.values():
         axis.title.set_fontsize(10)
         axis.spines[["top", "right"]].set_visible(False)
@@ -122,7 +152,9 @@ def draw(clean, outputs, figures, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for the picture")
     args = parser.parse_args()
@@ -143,7 +175,10 @@ def main():
     figures = {name: decibels(output, clean) for name, output in outputs.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     draw(clean, outputs, figures, args.out / "ecg.png")
-    print("held-out heartbeat:", ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items()))
+    print(
+        "held-out heartbeat:",
+        ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items()),
+    )
 
 
 if __name__ == "__main__":

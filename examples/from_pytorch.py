@@ -40,8 +40,12 @@ def torch_model():
         def forward(self, image):
             x = torch.nn.functional.gelu(self.patch_embed(image))  # (batch, hidden, h, w)
             batch, _, h, w = x.shape
-            patches = self.linear(x.permute(0, 2, 3, 1)).reshape(batch, h, w, PATCH, PATCH, CHANNELS)
-            sharp = torch.einsum("nhwpqc->nchpwq", patches).reshape(batch, CHANNELS, h * PATCH, w * PATCH)
+            patches = self.linear(x.permute(0, 2, 3, 1)).reshape(
+                batch, h, w, PATCH, PATCH, CHANNELS
+            )
+            sharp = torch.einsum("nhwpqc->nchpwq", patches).reshape(
+                batch, CHANNELS, h * PATCH, w * PATCH
+            )
             return sharp, self.smooth(x)
 
     torch.manual_seed(0)
@@ -54,8 +58,12 @@ def keras_model():
     x = Patchify(CHANNELS, HIDDEN, data_dim=2, patch_size=PATCH, name="patch_embed")(image)
     x = keras.ops.gelu(x, approximate=False)
     # A linear head has one bias for each position of the patch.
-    sharp = Unpatchify(HIDDEN, CHANNELS, data_dim=2, patch_size=PATCH, bias="patch", name="linear")(x)
-    smooth = Unpatchify(HIDDEN, CHANNELS, data_dim=2, patch_size=PATCH, stride=STRIDE, name="smooth")(x)
+    sharp = Unpatchify(HIDDEN, CHANNELS, data_dim=2, patch_size=PATCH, bias="patch", name="linear")(
+        x
+    )
+    smooth = Unpatchify(
+        HIDDEN, CHANNELS, data_dim=2, patch_size=PATCH, stride=STRIDE, name="smooth"
+    )(x)
     return keras.Model(image, [sharp, smooth])
 
 
@@ -72,7 +80,9 @@ def check(model, images, expected):
     """Prints and checks how far the model's outputs are from the expected ones."""
     outputs = [keras.ops.convert_to_numpy(output) for output in model(images)]
     difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, expected, strict=True))
-    print(f"{keras.backend.backend()}: outputs {[a.shape for a in outputs]}, largest difference {difference:.1e}")
+    print(
+        f"{keras.backend.backend()}: outputs {[a.shape for a in outputs]}, largest difference {difference:.1e}"
+    )
     assert difference < TOLERANCE
 
 
@@ -109,7 +119,9 @@ def main():
         convert(pathlib.Path(folder))
         backend = another_backend()
         if backend is None:
-            print("No other trainable backend is installed: install jax or tensorflow to use the saved model from it.")
+            print(
+                "No other trainable backend is installed: install jax or tensorflow to use the saved model from it."
+            )
         else:
             environment = os.environ | {"KERAS_BACKEND": backend}
             subprocess.run([sys.executable, __file__, folder], env=environment, check=True)

@@ -29,34 +29,54 @@ HIDDEN = 0.6  # of the patches
 TRAIN = ["astronaut", "camera", "coffee", "coins", "moon", "stereo_motorcycle"]
 HELD_OUT = ["chelsea", "rocket"]
 SIGMA = 4  # pixels, of the blur to compare with: the best of all for the two held-out photographs together
-TOLERANCE = 1e-4  # between backends, in units of a quarter of the grey scale: float32 sums in another order
+TOLERANCE = (
+    1e-4  # between backends, in units of a quarter of the grey scale: float32 sums in another order
+)
 
 
 def masked_autoencoder(weight_init, width=128, heads=4):
     """`(photograph, visible) -> photograph`, for photographs of any size; `visible` is 1 where a patch is shown."""
     image, visible = keras.Input((None, None, 3)), keras.Input((None, None, 1))
-    tokens = Patchify(3, width, data_dim=2, patch_size=PATCH, padding="same")(image)  # (batch, *grid, width)
+    tokens = Patchify(3, width, data_dim=2, patch_size=PATCH, padding="same")(
+        image
+    )  # (batch, *grid, width)
     # A hidden token is replaced whole, and patches do not overlap: nothing of a hidden patch goes further than here.
     x = tokens * visible + layers.Dense(width, use_bias=False, name="mask_token")(1 - visible)
 
     # Positions are waves that repeat, and a token attends to those near it: a larger grid is only more of the same.
     row, column = (ops.cumsum(ops.ones_like(visible), axis) for axis in (1, 2))  # (batch, *grid, 1)
-    waves = [wave(2 * np.pi / period * n) for n in (row, column) for period in (8, 4) for wave in (ops.sin, ops.cos)]
+    waves = [
+        wave(2 * np.pi / period * n)
+        for n in (row, column)
+        for period in (8, 4)
+        for wave in (ops.sin, ops.cos)
+    ]
     unit_variance = keras.initializers.RandomNormal(stddev=0.5)
-    position = layers.Dense(width, kernel_initializer=unit_variance, name="position")(ops.concatenate(waves, axis=-1))
+    position = layers.Dense(width, kernel_initializer=unit_variance, name="position")(
+        ops.concatenate(waves, axis=-1)
+    )
 
     def near(reach):  # (batch, *grid of queries, *grid of keys)
-        rows, columns = (ops.abs(n[..., None, None, 0] - n[:, None, None, ..., 0]) <= reach for n in (row, column))
+        rows, columns = (
+            ops.abs(n[..., None, None, 0] - n[:, None, None, ..., 0]) <= reach
+            for n in (row, column)
+        )
         return ops.logical_and(rows, columns)
 
     visible_or_self = ops.logical_or(visible[:, None, None, ..., 0] > 0, near(0))
     for mask in (ops.logical_and(near(1), visible_or_self), near(2), near(3)):
-        y = layers.LayerNormalization()(x) + position  # says where to look; what is fetched, x, keeps its brightness
-        x = x + layers.MultiHeadAttention(heads, width // heads)(y, x, y, attention_mask=mask)  # (batch, *grid, width)
+        y = (
+            layers.LayerNormalization()(x) + position
+        )  # says where to look; what is fetched, x, keeps its brightness
+        x = x + layers.MultiHeadAttention(heads, width // heads)(
+            y, x, y, attention_mask=mask
+        )  # (batch, *grid, width)
         y = layers.LayerNormalization()(x)
         x = x + layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(y))
 
-    x = Unpatchify(width, 3, data_dim=2, patch_size=PATCH, padding="same", weight_init=weight_init)(x, like=image)
+    x = Unpatchify(width, 3, data_dim=2, patch_size=PATCH, padding="same", weight_init=weight_init)(
+        x, like=image
+    )
     return keras.Model([image, visible], x)
 
 
@@ -72,17 +92,24 @@ def photograph(name):
 
 def hidden_pixels(visible, image):
     """`(batch, height, width)`, 1 at hidden pixels and 0 elsewhere: hidden patches spread out by a kernel of ones."""
-    spread = Unpatchify(1, 1, data_dim=2, patch_size=PATCH, padding="same", bias=False, weight_init="ones")
+    spread = Unpatchify(
+        1, 1, data_dim=2, patch_size=PATCH, padding="same", bias=False, weight_init="ones"
+    )
     return ops.convert_to_numpy(spread(1 - visible, like=image))[..., 0]
 
 
 def random_crops(photographs, rng):
     """Endless batches of crops, turned and tinted: `(crop, visible), crop, weight of each pixel in the loss`."""
-    views = [np.lib.stride_tricks.sliding_window_view(x, (CROP * PATCH, CROP * PATCH), (0, 1)) for x in photographs]
+    views = [
+        np.lib.stride_tricks.sliding_window_view(x, (CROP * PATCH, CROP * PATCH), (0, 1))
+        for x in photographs
+    ]
     while True:
         crops = []
         for view in [views[i] for i in rng.integers(len(views), size=BATCH)]:
-            crop = np.rot90(view[tuple(rng.integers(view.shape[:2]))].transpose(1, 2, 0), rng.integers(4))
+            crop = np.rot90(
+                view[tuple(rng.integers(view.shape[:2]))].transpose(1, 2, 0), rng.integers(4)
+            )
             tint, shift = rng.uniform(0.6, 1.2, 3), rng.uniform(-0.7, 0.7, 3)
             crops.append(tint * crop[:, :: rng.choice([-1, 1]), rng.permutation(3)] + shift)
         crops = np.stack(crops).astype("float32")
@@ -96,14 +123,23 @@ def train(weight_init, photographs, steps, last_step, every=10):
     model = masked_autoencoder(weight_init)
     batches = random_crops(photographs, np.random.default_rng(0))
     variance = float(np.var(model.predict_on_batch(next(batches)[0])))
-    rate = keras.optimizers.schedules.CosineDecay(0.0, last_step, warmup_target=2e-3, warmup_steps=20)
-    loss = keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")  # the mean over hidden pixels
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, last_step, warmup_target=2e-3, warmup_steps=20
+    )
+    loss = keras.losses.MeanSquaredError(
+        reduction="mean_with_sample_weight"
+    )  # the mean over hidden pixels
     model.compile(keras.optimizers.AdamW(rate), loss)
     start, losses = time.time(), []
     for step in range(every, steps + 1, every):
-        losses += model.fit(batches, steps_per_epoch=every, shuffle=False, verbose=0).history["loss"]
+        losses += model.fit(batches, steps_per_epoch=every, shuffle=False, verbose=0).history[
+            "loss"
+        ]
         if step % 50 == 0 or step == steps:
-            print(f"{weight_init:>8}  step {step:4}  loss {losses[-1]:.3f}  {time.time() - start:4.0f} s", flush=True)
+            print(
+                f"{weight_init:>8}  step {step:4}  loss {losses[-1]:.3f}  {time.time() - start:4.0f} s",
+                flush=True,
+            )
     return model, losses, variance
 
 
@@ -116,10 +152,23 @@ def fill_in(model, image, rng):
     output = ops.convert_to_numpy(model([image[None], visible]))[0]
     hidden = hidden_pixels(visible, image[None])[0] > 0  # (height, width)
     shown = np.where(hidden[..., None], 0, image)
-    blur = gaussian_filter(shown, (SIGMA, SIGMA, 0)) / (gaussian_filter(1.0 - hidden, SIGMA)[..., None] + 1e-6)
-    fills = {"mean fill": np.broadcast_to(image[~hidden].mean(0), image.shape), "blur": blur, "model": output}
-    errors = {name: np.mean((np.clip(fill, -2, 2) - image)[hidden] ** 2) for name, fill in fills.items()}
-    return visible, output, hidden, {name: 10 * np.log10(4**2 / error) for name, error in errors.items()}
+    blur = gaussian_filter(shown, (SIGMA, SIGMA, 0)) / (
+        gaussian_filter(1.0 - hidden, SIGMA)[..., None] + 1e-6
+    )
+    fills = {
+        "mean fill": np.broadcast_to(image[~hidden].mean(0), image.shape),
+        "blur": blur,
+        "model": output,
+    }
+    errors = {
+        name: np.mean((np.clip(fill, -2, 2) - image)[hidden] ** 2) for name, fill in fills.items()
+    }
+    return (
+        visible,
+        output,
+        hidden,
+        {name: 10 * np.log10(4**2 / error) for name, error in errors.items()},
+    )
 
 
 def draw(rows, path):
@@ -127,7 +176,11 @@ def draw(rows, path):
 
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.2 * len(rows)), layout="constrained")
     for row, (image, output, hidden, figures) in zip(axes, rows):
-        pictures = image, np.where(hidden[..., None], 2, image), np.where(hidden[..., None], output, image)
+        pictures = (
+            image,
+            np.where(hidden[..., None], 2, image),
+            np.where(hidden[..., None], output, image),
+        )
         titles = (
             "original, not trained on",
             f"{HIDDEN:.0%} hidden",
@@ -147,7 +200,12 @@ def draw_curves(curves, path):
     for name, (losses, variance) in curves.items():
         steps = 10 * np.arange(1, len(losses) + 1)
         axis.plot(steps, losses, label=f'"{name}", variance {variance:.2g} at the start')
-    axis.set(xlabel="step", ylabel="squared error, hidden pixels", title="weight_init of Unpatchify", ylim=(0, None))
+    axis.set(
+        xlabel="step",
+        ylabel="squared error, hidden pixels",
+        title="weight_init of Unpatchify",
+        ylim=(0, None),
+    )
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=80)
@@ -157,17 +215,30 @@ def check(folder):
     """Loads the model in the folder and compares its outputs with those that lie beside it."""
     model = keras.saving.load_model(folder / "photographs.keras")
     saved = np.load(folder / "photographs.npz")
-    pairs = [(model([photograph(n)[None], saved[f"{n}_visible"]])[0], saved[f"{n}_output"]) for n in HELD_OUT]
-    difference = max(np.abs(ops.convert_to_numpy(output) - expected).max() for output, expected in pairs)
-    print(f"loaded on {keras.backend.backend()}: largest difference {difference:.1e}, allowed {TOLERANCE:.0e}")
+    pairs = [
+        (model([photograph(n)[None], saved[f"{n}_visible"]])[0], saved[f"{n}_output"])
+        for n in HELD_OUT
+    ]
+    difference = max(
+        np.abs(ops.convert_to_numpy(output) - expected).max() for output, expected in pairs
+    )
+    print(
+        f"loaded on {keras.backend.backend()}: largest difference {difference:.1e}, allowed {TOLERANCE:.0e}"
+    )
     sys.exit(not difference <= TOLERANCE)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=700)
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder for the pictures and the model")
-    parser.add_argument("--check", action="store_true", help="load the model in the folder and compare its outputs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("."), help="folder for the pictures and the model"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="load the model in the folder and compare its outputs"
+    )
     args = parser.parse_args()
     if args.check:
         check(args.out)
@@ -177,7 +248,9 @@ def main():
     short = max(args.steps // 50 * 10, 10)
     model, losses, variance = train("fan_in", photographs, args.steps, args.steps)
     curves = {"fan_in": (losses[: short // 10], variance)}
-    curves |= {name: train(name, photographs, short, args.steps)[1:] for name in ("default", "zeros")}
+    curves |= {
+        name: train(name, photographs, short, args.steps)[1:] for name in ("default", "zeros")
+    }
     draw_curves(curves, args.out / "initializations.png")
 
     rng, rows, arrays = np.random.default_rng(1), [], {}
@@ -186,7 +259,10 @@ def main():
         arrays[f"{name}_visible"], output, hidden, figures = fill_in(model, image, rng)
         arrays[f"{name}_output"] = output
         rows.append((image, output, hidden, figures))
-        print(f"{name}, {image.shape[0]} x {image.shape[1]}:", ", ".join(f"{k} {v:.2f} dB" for k, v in figures.items()))
+        print(
+            f"{name}, {image.shape[0]} x {image.shape[1]}:",
+            ", ".join(f"{k} {v:.2f} dB" for k, v in figures.items()),
+        )
     draw(rows, args.out / "photographs.png")
 
     model.save(args.out / "photographs.keras")
@@ -194,9 +270,14 @@ def main():
     others = {"torch", "tensorflow", "jax"} - {keras.backend.backend()}
     backends = [name for name in sorted(others, reverse=True) if importlib.util.find_spec(name)]
     environment = {**os.environ, "KERAS_BACKEND": next(iter(backends), keras.backend.backend())}
-    subprocess.run([sys.executable, __file__, "--check", "--out", args.out], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, __file__, "--check", "--out", args.out], env=environment, check=True
+    )
     means = {name: np.mean([figures[name] for *_, figures in rows]) for name in rows[0][-1]}
-    print("hidden pixels of held-out photographs:", ", ".join(f"{name} {mean:.2f} dB" for name, mean in means.items()))
+    print(
+        "hidden pixels of held-out photographs:",
+        ", ".join(f"{name} {mean:.2f} dB" for name, mean in means.items()),
+    )
 
 
 if __name__ == "__main__":

@@ -33,14 +33,18 @@ def there_and_back(photograph, stride, padding, overlap):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for the picture")
     args = parser.parse_args()
 
     import matplotlib.pyplot as plt
     from skimage import data
 
-    photograph = data.chelsea()[:275, 60:419].astype("float32") / 255  # 275 x 359: no multiple of anything here
+    photograph = (
+        data.chelsea()[:275, 60:419].astype("float32") / 255
+    )  # 275 x 359: no multiple of anything here
     rows = [
         ("tiling, valid", PATCH, "valid", "sum"),
         ("tiling, same", PATCH, "same", "sum"),
@@ -59,7 +63,9 @@ def main():
         height, width = signal.shape[:2]
         print(f"{title}: {height} x {width}, largest difference {difference:.1e}")
         axis.imshow(canvas)
-        axis.set_title(f"{title}: {height} x {width}" + (", equal" if difference < 1e-5 else ""), fontsize=9)
+        axis.set_title(
+            f"{title}: {height} x {width}" + (", equal" if difference < 1e-5 else ""), fontsize=9
+        )
     for axis in axes.flat:
         axis.axis("off")
     args.out.mkdir(parents=True, exist_ok=True)
