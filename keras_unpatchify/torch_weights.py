@@ -1,164 +1,217 @@
-"""The weights of a PyTorch checkpoint in a layer, and back: the same numbers, their axes in another order.
+"""The weights of a PyTorch checkpoint in a layer, and back: the same numbers in another order."""
 
-Each axis has a letter: `a`, `b`, `c` for the patch, `s` for the channels of the signal, `t` for those of a token. A
-layer keeps the axes of its kernel and of its bias in alphabetical order; PyTorch's modules permute and merge them.
-"""
-
-import importlib
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_unpatchify import geometry
-from keras_unpatchify.patchify import Patchify
+from keras_unpatchify import geometry, torch_layouts, torch_modules, torch_sources
+from keras_unpatchify.torch_layouts import Layer, Layout, Order, Sizes
 from keras_unpatchify.unpatchify import Unpatchify
 
-PATCH_ORDERS = ("channels_last", "channels_first")
-
 # The modules, below the prefix, that may hold the weight and the bias.
-MODULES = ("", "deconv.", "conv.")
+PATHS = ("", "deconv.", "conv.")
 
 
-def load_torch_weights(layer, source, prefix="", patch_order="channels_last"):
+def load_torch_weights(
+    layer: Layer,
+    source: Mapping[str, Any] | str | os.PathLike[str] | Any,
+    prefix: str = "",
+    patch_order: Order = None,
+) -> None:
     """Loads the weights of a PyTorch module into a layer, which then computes the same function.
 
-    The number of the weight's axes tells the module, with `f = prod(patch_size)`:
+    The shape of the weight tells the module, with `f = prod(patch_size)` and `data_dim` ones:
 
-    - `data_dim + 2`: for Unpatchify a `ConvTransposeNd`, `(in_features, out_features, *patch_size)`; for Patchify a
-      `ConvNd`, `(out_features, in_features, *patch_size)`.
-    - 2: a `Linear`; for Unpatchify `(f * out_features, in_features)`, its output rearranged to a signal (DiT, MAE); for
-      Patchify `(out_features, f * in_features)`, of flattened patches.
+    - `(in_features, out_features, *patch_size)`: a `ConvTranspose`, for Unpatchify.
+    - `(out_features, in_features, *patch_size)`: a `Conv`, for Patchify.
+    - `(f * out_features, in_features)`: a `Linear` whose output is rearranged to a signal, for
+      Unpatchify.
+    - `(out_features, f * in_features)`: a `Linear` of flattened patches, for Patchify.
+    - `(f * out_features, in_features, 1, 1)`: a `Conv` before `PixelShuffle`, for Unpatchify.
+    - `(out_features, f * in_features, 1, 1)`: a `Conv` after `PixelUnshuffle`, for Patchify.
 
-    The bias of a linear head, `(f * out_features,)`, is that of `bias="patch"`; the bias of a transposed convolution,
-    `(out_features,)`, that of `bias=True`. Each loads into the other only where patches tile (`stride` is `patch_size`)
-    and the bias is constant over the patch: the signal of the default size is then the same.
+    The last two need patches that tile. Where the patch is one position, a weight that ends in
+    ones is that of a `ConvTranspose` or `Conv`. A square matrix is read as a `Linear` keeps it,
+    `(out, in)`.
 
-    Nothing is rounded: narrower floats are widened, and any others are an error.
+    The bias of a `Linear` or a `Conv` before a rearrangement is that of `bias="patch"`. The bias
+    of a `ConvTranspose` is that of `bias=True`. Each loads into the other only where patches tile
+    and the bias is constant over the patch. The signal of the default size is then the same.
+
+    Weight normalisation is folded: `weight_g` and `weight_v`, or `original0` and `original1` of
+    `parametrizations.weight`. The product is computed in float64 and rounded once. Nothing else
+    is rounded: narrower floats are widened, and any others are an error.
+
+    Names and shapes tell nothing of stride, padding, dilation, groups and edges. A module as the
+    source does: what differs from the layer is an error. What surrounds the module, such as an
+    activation, is not compared.
 
     Args:
-        layer: a `Patchify` or `Unpatchify`; one that is not built is built, `in_features=None` read from the weight.
-        source: a mapping of names to arrays (of NumPy, of PyTorch, anything with `__array__`), with dotted names for
-            mappings in it; or the path of a file of one, `.safetensors`, or `.pt` or `.pth`, which is read with
-            `weights_only=True` and never otherwise (safe from PyTorch 2.6 on: CVE-2025-32434).
-        prefix: where to look, such as `"decoder_pred"`; other names are ignored. There must be `weight`, and `bias` if
-            the layer has one, as they are or in `deconv.` or `conv.`, and nothing else.
-        patch_order: how a `Linear` merges its axes: `"channels_last"`, (*patch, channel), or `"channels_first"`.
+        layer: a `Patchify` or `Unpatchify`. One that is not built is built, and `in_features=None`
+            is read from the weight.
+        source: one of
+
+            - a mapping of names to arrays (of NumPy, of PyTorch, anything with `__array__`), with
+              dotted names for mappings in it;
+            - the path of a file of one: `.safetensors`, or `.pt` or `.pth`, which is read with
+              `weights_only=True` and never otherwise (safe from PyTorch 2.6 on: CVE-2025-32434);
+            - a `torch.nn.Module`: a `Conv`, a `ConvTranspose`, a `Linear`, or one that holds
+              exactly one of them under the prefix.
+        prefix: where to look, such as `"decoder_pred"`. Other names are ignored. There must be
+            the weight, and a `bias` if the layer has one, and nothing else. In a mapping or file
+            they are right there, in `deconv.` or in `conv.`.
+        patch_order: how a `Linear`, or a `Conv` beside a rearrangement, merges its axes:
+            `"channels_last"`, (*patch, channel), `"channels_first"`, (channel, *patch), or a
+            permutation of these axes, such as `(1, 0, 2)` for (width, height, channel). `None` is
+            `"channels_last"` for a `Linear`, and for a `Conv` the order of `PixelShuffle`,
+            `"channels_first"`.
 
     Raises:
-        ValueError: for all that is missing, unexpected or does not fit; the layer is then unchanged.
+        ValueError: for all that is missing, unexpected or does not fit. The layer is unchanged.
+        FileNotFoundError: if there is no such file.
         ImportError: if the package that reads the file is missing.
 
     Example:
         >>> head = Unpatchify(512, 3, data_dim=2, patch_size=16, bias="patch")
         >>> load_torch_weights(head, "mae_visualize_vit_base.pth", prefix="model.decoder_pred")
     """
-    layouts, prefix = _layouts(layer, patch_order), _dotted(prefix)
-    source = _open(source, prefix)
-    names = _names(layer, source, prefix)
-    arrays = {kind: _as_array(source[name]) for kind, name in names.items() if name in source}
-    layouts = [x for x in layouts.values() if len(x["weight"]) == np.ndim(arrays.get("weight"))] or [*layouts.values()]
-    sizes = _sizes(layer, layouts, arrays.get("weight"))
-    problems = [*_wrong_names(source, prefix, names), *_wrong_arrays(layer, arrays, names, layouts, sizes)]
+    prefix = _checked(layer, prefix)
+    layouts = torch_layouts.layouts_of(layer, patch_order)
+    found = torch_modules.find(source, prefix) if torch_modules.is_module(source) else None
+    state = source.state_dict() if found else source
+    paths = (found.path,) if found else tuple(prefix + path for path in PATHS)
+    matching = {name: x for name, x in layouts.items() if not found or x.kind == found.kind}
+    entries = torch_sources.open_source(state, prefix)
+    names = torch_sources.names_of(entries, paths, layer.use_bias)
+    present = [name for kind in names for name in names[kind] if name in entries]
+    arrays = {name: torch_sources.as_array(entries[name]) for name in present}
+
+    weight = arrays.get(names["weight"][-1])
+    layout = torch_layouts.name_of(matching, weight, layer.data_dim)
+    candidates = [layouts[layout]] if layout else list(layouts.values())
+    sizes = torch_layouts.sizes_of(layer, candidates[0].weight, weight if layout else None)
+    dtype = _held_dtype(layer)
+    problems = [
+        *torch_sources.wrong_names(entries, prefix, names),
+        *_wrong_shapes(arrays, names, candidates, sizes),
+        *_wrong_dtypes(layer, arrays, dtype),
+        *_wrong_stride(layer, layout),
+    ]
+    if found:
+        problems += torch_modules.differences(found, layer, layout)
     if problems:
+        beginnings = {name.split(".")[0] for name in entries}
         raise ValueError(
-            f"`source` must hold the weights of the layer, and nothing else under the prefix: {'; '.join(problems)}. "
-            f"Received: prefix={prefix!r}, names that begin with {sorted({name.split('.')[0] for name in source})}. "
-            "Name the module by `prefix`; construct the layer with its sizes, `bias` and `dtype`. It is unchanged."
+            "`source` must hold the weights of the layer, and nothing else under the prefix: "
+            f"{'; '.join(problems)}. Received: prefix={prefix!r}, names that begin with "
+            f"{sorted(beginnings)}. Name the module by `prefix`; construct the layer with its "
+            "arguments, `bias` and `dtype`. It is unchanged."
         )
-    axes = layouts[0]
-    _assign(layer, **{kind: _rearrange(x, axes[kind], _own(axes[kind]), sizes) for kind, x in arrays.items()})
+    own = {}
+    for kind, spelling in names.items():
+        axes = getattr(candidates[0], kind)
+        parts = [arrays[name] for name in spelling]
+        array = torch_sources.folded(*parts, dtype) if len(parts) == 2 else parts[0]
+        own[kind] = torch_layouts.rearrange(array, axes, torch_layouts.own(axes), sizes)
+    _assign(layer, **own)
 
 
-def to_torch_weights(layer, prefix="", layout="conv", patch_order="channels_last"):
-    """The weights of a layer as a PyTorch module keeps them, bit for bit; `load_torch_weights` is the inverse.
+def to_torch_weights(
+    layer: Layer,
+    prefix: str = "",
+    layout: str = "conv",
+    patch_order: Order = None,
+) -> dict[str, np.ndarray]:
+    """The weights of a layer as a PyTorch module keeps them; `load_torch_weights` is the inverse.
+
+    They are the same bit for bit. Weight normalisation is not undone.
 
     Args:
         layer: a `Patchify` or `Unpatchify` that is built.
         prefix: the module's name, such as `"decoder_pred"`.
-        layout: `"conv"` for a `ConvNd` or `ConvTransposeNd`, `"linear"` for a `Linear`, in the shapes given there.
-        patch_order: how a `Linear` merges its axes: `"channels_last"`, (*patch, channel), or `"channels_first"`.
+        layout: `"conv"` for a `Conv` or `ConvTranspose`, `"linear"` for a `Linear`, and
+            `"pixel_shuffle"` for a `Conv` before `PixelShuffle` or after `PixelUnshuffle`, in the
+            shapes that `load_torch_weights` lists.
+        patch_order: how the module merges its axes, as `load_torch_weights` says.
 
     Returns:
-        A dict of new NumPy arrays of the layer's dtype: `weight` and, if the layer has one, `bias`, under the prefix.
+        A dict of new NumPy arrays of the layer's dtype: `weight` and, if the layer has one,
+        `bias`, under the prefix.
 
     Raises:
-        ValueError: if the layer is not built, or the module has no bias that does the same as the layer's.
+        ValueError: if the layer is not built, or no module of the layout does the same as it.
+
+    Example:
+        >>> head = Unpatchify(512, 3, data_dim=2, patch_size=16)
+        >>> head.build((None, None, None, 512))
+        >>> to_torch_weights(head, prefix="head")["head.weight"].shape
+        (512, 3, 16, 16)
     """
-    layouts, prefix = _layouts(layer, patch_order), _dotted(prefix)
-    axes = layouts[geometry.one_of("layout", layout, tuple(layouts))]
+    prefix = _checked(layer, prefix)
+    layouts = torch_layouts.layouts_of(layer, patch_order)
+    chosen = layouts[geometry.one_of("layout", layout, tuple(layouts))]
     if not layer.built:
-        raise ValueError(f"`layer` must be built. Received: layer={layer!r}. Call it, or load weights into it, first.")
-    sizes = _sizes(layer, [axes])
+        raise ValueError(
+            f"`layer` must be built. Received: layer={layer!r}. "
+            "Call it, or load weights into it, first."
+        )
+    for problem in _wrong_stride(layer, layout):
+        raise ValueError(f"{problem}. Received: layout={layout!r}. Use layout='conv'.")
+    sizes = torch_layouts.sizes_of(layer, chosen.weight)
     arrays = {"weight": keras.ops.convert_to_numpy(layer.kernel)}
     if layer.use_bias:
-        bias = keras.ops.convert_to_numpy(layer.bias)
         remedy = f"Use layout={'conv' if layer.use_bias is True else 'linear'!r}."
-        arrays["bias"] = _fit_bias(layer, bias, _shape(_own(axes["bias"]), sizes), remedy)
-    arrays = {kind: _rearrange(x, _own(axes[kind]), axes[kind], sizes) for kind, x in arrays.items()}
-    return {prefix + kind: np.array(x, order="C") for kind, x in arrays.items()}
+        shape = torch_layouts.shape_of(torch_layouts.own(chosen.bias), sizes)
+        bias = keras.ops.convert_to_numpy(layer.bias)
+        arrays["bias"] = _fit_bias(layer, bias, shape, remedy)
+    result = {}
+    for kind, array in arrays.items():
+        axes = getattr(chosen, kind)
+        moved = torch_layouts.rearrange(array, torch_layouts.own(axes), axes, sizes)
+        result[prefix + kind] = np.array(moved, order="C")
+    return result
 
 
-def _layouts(layer, patch_order):
-    """How PyTorch's modules keep the weights of the layer: each axis as the letters that are merged into it."""
-    if not isinstance(layer, (Patchify, Unpatchify)):
+def _checked(layer: Layer, prefix: str) -> str:
+    """The prefix with a dot at its end."""
+    if not isinstance(layer, Layer):
         raise ValueError(f"`layer` must be a Patchify or an Unpatchify. Received: layer={layer!r}")
-    geometry.one_of("patch_order", patch_order, PATCH_ORDERS)
-    patch = "abc"[: layer.data_dim]
-    position = patch + "s" if patch_order == "channels_last" else "s" + patch
-    conv = ("t", "s", *patch)
-    if isinstance(layer, Unpatchify):
-        return {"conv": {"weight": conv, "bias": ("s",)}, "linear": {"weight": (position, "t"), "bias": (position,)}}
-    return {"conv": {"weight": conv, "bias": ("t",)}, "linear": {"weight": ("t", position), "bias": ("t",)}}
+    if not isinstance(prefix, str):
+        raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
+    return prefix if prefix.endswith(".") or not prefix else f"{prefix}."
 
 
-def _own(axes):
-    """The axes as a layer keeps them."""
-    return tuple(sorted("".join(axes)))
+def _held_dtype(layer: Layer) -> str:
+    """The dtype that variables really have: on jax without x64 it is float32 for float64."""
+    probe = keras.ops.convert_to_tensor(np.zeros((), layer.variable_dtype), layer.variable_dtype)
+    held = [layer.kernel.value, probe] if layer.built else [probe]
+    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in held]
+    return min(dtypes, key=lambda dtype: np.dtype(dtype).itemsize)
 
 
-def _shape(axes, sizes):
-    """The sizes of axes; `None` where that of a letter is not known."""
-    numbers = [[sizes[letter] for letter in axis] for axis in axes]
-    return tuple(None if None in n else math.prod(n) for n in numbers)
-
-
-def _rearrange(array, before, after, sizes):
-    """The array with the axes `before` as one with the axes `after`, of the same letters."""
-    letters = "".join(before)
-    array = array.reshape([sizes[letter] for letter in letters])
-    return array.transpose([letters.index(letter) for letter in "".join(after)]).reshape(_shape(after, sizes))
-
-
-def _sizes(layer, layouts, weight=None):
-    """The size of each letter; `in_features`, where the layer leaves it open, as a weight of the only layout has it."""
-    sizes = dict(zip(_own(layouts[0]["weight"]), layer._kernel_shape(layer.channels)))
-    for letter in [letter for letter, size in sizes.items() if size is None and len(layouts) == 1]:
-        entries, axis = next((n, axis) for n, axis in zip(weight.shape, layouts[0]["weight"]) if letter in axis)
-        sizes[letter] = max(entries // math.prod(sizes[other] for other in axis if other != letter), 1)
-    return sizes
-
-
-def _fit_bias(layer, bias, shape, remedy):
-    """A bias `(channel,)` or `(*patch, channel)` in the other shape, if it then does the same at every position."""
+def _fit_bias(layer: Layer, bias: np.ndarray, shape: tuple[int, ...], remedy: str) -> np.ndarray:
+    """A bias `(channel,)` or `(*patch, channel)` in the other shape, if it then does the same."""
     if bias.ndim == len(shape):
         return bias
     per_channel = bias.reshape(-1, bias.shape[-1])[0]
     if layer.stride != layer.patch_size or (bias != per_channel).any():
         raise ValueError(
-            "A bias per channel does the same as one per position of the patch only where patches tile and the latter "
-            f"is constant over the patch. Received: a bias of shape {bias.shape} for the shape {tuple(shape)}, "
-            f"patch_size={layer.patch_size}, stride={layer.stride}. {remedy}"
+            "A bias per channel does the same as one per position of the patch only where patches "
+            f"tile and the latter is constant over the patch. Received: a bias of shape "
+            f"{bias.shape} for the shape {tuple(shape)}, patch_size={layer.patch_size}, "
+            f"stride={layer.stride}. {remedy}"
         )
     return np.broadcast_to(per_channel, shape)
 
 
-def _assign(layer, weight, bias=None):
+def _assign(layer: Layer, weight: np.ndarray, bias: np.ndarray | None = None) -> None:
     """Assigns arrays of the layer's own axes; the last check comes before the first change."""
     if layer.use_bias:
-        remedy = f"Construct the layer with bias={'patch' if layer.use_bias is True else True!r}. It is unchanged."
+        other = "patch" if layer.use_bias is True else True
+        remedy = f"Construct the layer with bias={other!r}. It is unchanged."
         bias = _fit_bias(layer, bias, layer._bias_shape(), remedy)
     if not layer.built:
         in_features = weight.shape[-1] if isinstance(layer, Unpatchify) else weight.shape[-2]
@@ -168,80 +221,37 @@ def _assign(layer, weight, bias=None):
         layer.bias.assign(bias.astype(layer.variable_dtype, order="C"))
 
 
-def _dotted(prefix):
-    if not isinstance(prefix, str):
-        raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
-    return prefix if prefix.endswith(".") or not prefix else prefix + "."
+def _wrong_shapes(
+    arrays: dict[str, np.ndarray],
+    names: torch_sources.Names,
+    candidates: list[Layout],
+    sizes: Sizes,
+) -> Iterator[str]:
+    for kind, spelling in names.items():
+        name = spelling[-1]
+        shapes = [torch_layouts.shape_of(getattr(x, kind), sizes) for x in candidates]
+        if name in arrays and arrays[name].shape not in shapes:
+            text = " or ".join(dict.fromkeys(map(str, shapes)))
+            yield f"{name!r} has the shape {arrays[name].shape} instead of {text}"
+        if len(spelling) == 2 and all(part in arrays for part in spelling):
+            yield from torch_sources.wrong_magnitude(spelling, arrays)
 
 
-def _names(layer, source, prefix):
-    """What the weight and the bias are called."""
-    module = next((module for module in MODULES if f"{prefix}{module}weight" in source), "")
-    return {kind: f"{prefix}{module}{kind}" for kind in ("weight", "bias") if kind == "weight" or layer.use_bias}
-
-
-def _wrong_names(source, prefix, names):
-    yield from (f"{name!r} is missing" for name in names.values() if name not in source)
-    yield from (f"{x!r} is unexpected" for x in source if x.startswith(prefix) and x not in names.values())
-
-
-def _wrong_arrays(layer, arrays, names, layouts, sizes):
-    for kind, array in arrays.items():
-        shapes = {_shape(layout[kind], sizes): None for layout in layouts}
-        if array.shape not in shapes:
-            yield f"{names[kind]!r} has the shape {array.shape} instead of {' or '.join(map(str, shapes))}"
-        if "float" not in array.dtype.name or not np.can_cast(array.dtype, layer.variable_dtype):
-            yield f"{names[kind]!r} is {array.dtype.name}, which {layer.variable_dtype} does not hold without loss"
-
-
-def _as_array(x):
-    """The array of the same dtype."""
-    x = x.detach().cpu() if hasattr(x, "detach") else x
-    try:
-        return np.asarray(x)
-    except TypeError:  # PyTorch's, for floats that Keras adds to NumPy's; float32 holds them all
-        return np.asarray(x.float()).astype(str(x.dtype).removeprefix("torch."))
-
-
-def _open(source, prefix):
-    """A dict of dotted names and arrays; what is outside the prefix may be left unread."""
-    if isinstance(source, Mapping):
-        return dict(_flatten(source))
-    suffix = os.path.splitext(source)[1] if isinstance(source, (str, os.PathLike)) else None
-    if suffix not in READERS:
-        raise ValueError(
-            "`source` must be a mapping of names to arrays, or the path of a .safetensors, .pt or .pth file. "
-            f"Received: source={source!r:.200}"
+def _wrong_dtypes(layer: Layer, arrays: dict[str, np.ndarray], dtype: str) -> Iterator[str]:
+    why = ""
+    if dtype != layer.variable_dtype:
+        why = (
+            f" (the layer's dtype is {layer.variable_dtype}, but its variables hold {dtype}; "
+            "on jax, enable x64)"
         )
-    package, read = READERS[suffix]
-    try:
-        return read(importlib.import_module(package), os.fspath(source), prefix)
-    except ImportError as error:
-        raise ImportError(
-            f"The package {package} reads {suffix} files. Received: source={str(source)!r}. Install it with "
-            f"`pip install {package}`, or pass a mapping of names to arrays."
-        ) from error
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # of a dozen kinds, for a file that is cut short or holds more than tensors
-        raise ValueError(
-            f"`source` must be a whole file, of named tensors alone. Received: source={str(source)!r} "
-            f"({type(error).__name__}). Fetch it again, or pass a mapping of names to arrays."
-        ) from error
-
-
-def _flatten(arrays, prefix=""):
     for name, array in arrays.items():
-        yield from _flatten(array, f"{prefix}{name}.") if isinstance(array, Mapping) else [(f"{prefix}{name}", array)]
+        if "float" not in array.dtype.name or not np.can_cast(array.dtype, dtype):
+            yield f"{name!r} is {array.dtype.name}, which {dtype} does not hold without loss{why}"
 
 
-def _read_safetensors(safetensors, path, prefix):
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) if name.startswith(prefix) else None for name in file.keys()}  # noqa: SIM118
-
-
-def _read_torch(torch, path, prefix):
-    return dict(_flatten(torch.load(path, map_location="cpu", weights_only=True)))
-
-
-READERS = {".safetensors": ("safetensors", _read_safetensors)} | dict.fromkeys((".pt", ".pth"), ("torch", _read_torch))
+def _wrong_stride(layer: Layer, layout: str | None) -> Iterator[str]:
+    if layout == "pixel_shuffle" and layer.stride != layer.patch_size:
+        yield (
+            "PixelShuffle needs patches that tile, and the layer has "
+            f"patch_size={layer.patch_size}, stride={layer.stride}"
+        )

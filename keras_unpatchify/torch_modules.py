@@ -1,0 +1,152 @@
+"""A PyTorch module as a source of weights: which one holds them, how it differs from a layer.
+
+Of PyTorch nothing is imported: whoever has a module has imported it.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from keras_unpatchify.torch_layouts import Layer
+from keras_unpatchify.unpatchify import Unpatchify
+
+CONVOLUTIONS = tuple(f"Conv{kind}{d}d" for kind in ("", "Transpose") for d in (1, 2, 3))
+KINDS = ("Linear", *CONVOLUTIONS)
+
+
+class Found(NamedTuple):
+    """The module that holds the weights."""
+
+    path: str  # ends with a dot, or is empty
+    kind: str  # one of KINDS
+    module: Any
+    factors: tuple[int, ...]  # of the PixelShuffle and PixelUnshuffle modules beside it
+
+    def __str__(self) -> str:
+        return f"the {self.kind} {self.path[:-1]!r}" if self.path else f"the {self.kind}"
+
+
+def is_module(source: Any) -> bool:
+    """Whether a source is a PyTorch module."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.nn.Module)
+
+
+def find(source: Any, prefix: str) -> Found:
+    """The only convolution or Linear of a PyTorch module under the prefix.
+
+    Raises:
+        ValueError: if there is none, or more than one.
+    """
+    nn, modules, factors = sys.modules["torch"].nn, [], []
+    for name, module in source.named_modules():
+        path = f"{name}." if name else ""
+        if not path.startswith(prefix):
+            continue
+        modules += [(path, x, module) for x in KINDS if isinstance(module, getattr(nn, x))]
+        if isinstance(module, nn.PixelShuffle):
+            factors.append(module.upscale_factor)
+        if isinstance(module, nn.PixelUnshuffle):
+            factors.append(module.downscale_factor)
+    if len(modules) != 1:
+        raise ValueError(
+            "`source` must hold exactly one Conv, ConvTranspose or Linear under the prefix. "
+            f"Received: prefix={prefix!r}, under which are {[path for path, _, _ in modules]}. "
+            "Name the one to load by `prefix`."
+        )
+    return Found(*modules[0], tuple(factors))
+
+
+def differences(found: Found, layer: Layer, layout: str | None) -> Iterator[str]:
+    """What the module does otherwise than the layer; `layout` is that of the weight, if known."""
+    if layout is None:
+        what = f"{type(layer).__name__}(data_dim={layer.data_dim})"
+        yield f"{found} does not compute what {what} computes"
+    yield from _own_code(found)
+    for factor in found.factors:
+        if layer.patch_size != (factor,) * layer.data_dim:
+            patch = f"patch_size={layer.patch_size}"
+            yield f"PixelShuffle has the factor {factor} where the layer has {patch}"
+    if layout == "conv" and getattr(layer, "overlap", "sum") == "mean" and _overlaps(layer):
+        yield f"{found} sums where patches overlap, the layer has overlap='mean'"
+    if layout in ("conv", "pixel_shuffle") and found.kind in CONVOLUTIONS:
+        yield from _arguments(found, layer, layout)
+
+
+def _own_code(found: Found) -> Iterator[str]:
+    """Code of the module's own, which may compute anything."""
+    base = getattr(sys.modules["torch"].nn, found.kind)
+    for method in ("forward", "_conv_forward"):
+        if getattr(type(found.module), method, None) is not getattr(base, method, None):
+            yield f"{found} has a `{method}` of its own, that of {type(found.module).__name__}"
+    for name, chain in getattr(found.module, "parametrizations", {}).items():
+        steps = [type(step).__name__ for step in chain]
+        if (name, steps) != ("weight", ["_WeightNorm"]):
+            yield f"{found} has a {name} that is parametrized by {steps}, not by weight_norm alone"
+
+
+def _overlaps(layer: Layer) -> bool:
+    return any(s < k for k, s in zip(layer.patch_size, layer.stride))
+
+
+def _arguments(found: Found, layer: Layer, layout: str) -> Iterator[str]:
+    """Arguments of a convolution that are not those of the layer."""
+    module, ones = found.module, (1,) * layer.data_dim
+    if layout == "conv":
+        owner, patch, stride = "the layer", layer.patch_size, layer.stride
+    else:
+        owner, patch, stride = "a convolution beside PixelShuffle", ones, ones
+    pads = _pads_of_module(module)
+    expected = {"kernel_size": patch, "stride": stride, "dilation": ones, "groups": 1}
+    if any(map(any, pads)):
+        expected["padding_mode"] = "zeros"
+    for name, value in expected.items():
+        if getattr(module, name) != value:
+            yield f"{found} has {name}={getattr(module, name)!r} where {owner} has {value!r}"
+    if pads != _pads_of_layer(layer):
+        yield _padding_text(found, layer, pads)
+
+
+def _padding_text(found: Found, layer: Layer, pads: tuple) -> str:
+    """How the padding differs, and what to do about it."""
+    module = found.module
+    text = f"{found} has padding={module.padding!r}"
+    if any(module.output_padding):
+        text += f" and output_padding={module.output_padding!r}"
+    text += f" where the layer has padding={layer.padding!r}"
+    if min(map(min, pads)) >= 0:
+        return f"{text} (it is padding={pads!r} of a layer)"
+    return f"{text} (load its `state_dict()`, and ask for its size by `output_spatial_shape`)"
+
+
+def _pads_of_module(module: Any) -> tuple[tuple[int, int], ...]:
+    """What a convolution pads, and a transposed one crops, before and after each axis."""
+    if module.padding == "valid":
+        return ((0, 0),) * len(module.kernel_size)
+    if module.padding == "same":  # of stride 1 only
+        return tuple(_halves(k - 1) for k in module.kernel_size)
+    return tuple((p, p - more) for p, more in zip(module.padding, module.output_padding))
+
+
+def _pads_of_layer(layer: Layer) -> tuple[tuple[int, int] | None, ...]:
+    """What the layer pads or crops at its default size; None where that depends on the size.
+
+    With "same", an Unpatchify turns a grid into `grid * stride` positions. The natural size is
+    `grid * stride + patch_size - stride`, so that it crops `patch_size - stride` for every grid.
+    A Patchify pads so that there are `ceil(size / stride)` tokens. That is `patch_size - 1` for
+    every size where the stride is 1, and nothing where the patch is 1; else it varies.
+    """
+    if layer.padding == "valid":
+        return ((0, 0),) * layer.data_dim
+    if layer.padding != "same":
+        return tuple(map(tuple, layer.padding))
+    if isinstance(layer, Unpatchify):
+        return tuple(_halves(k - s) for k, s in zip(layer.patch_size, layer.stride))
+    axes = zip(layer.patch_size, layer.stride)
+    return tuple(_halves(k - 1) if 1 in (k, s) else None for k, s in axes)
+
+
+def _halves(total: int) -> tuple[int, int]:
+    """The smaller half before; a negative total, zeros at the end of a signal, is after."""
+    before = max(total, 0) // 2
+    return before, total - before
