@@ -315,7 +315,7 @@ def as_shape(shape) -> Shape:
 
 def check_elements(name: str, shape: Shape, limit: int = MAX_TENSOR_ELEMENTS) -> None:
     """Refuses a shape of more than `limit` elements; an axis that is not known counts as 1."""
-    if math.prod(int(n) for n in shape if is_static(n)) > limit:
+    if math.prod([int(n) for n in shape if is_static(n)]) > limit:
         raise ValueError(
             f"The {name} must have at most {limit} elements. "
             f"Received: shape={as_text(shape)}. Use smaller sizes."

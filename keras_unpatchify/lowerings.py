@@ -45,10 +45,13 @@ class Group(NamedTuple):
 def native_tokens(x, kernel, axes):
     """The backend's strided convolution, of whole patches."""
     size = ops.shape(x)[1:-1]
-    natural = [axis.natural(axis.grid(n)) for axis, n in zip(axes, size)]
-    x = _fit(x, [geometry.to_patches(axis, n) for axis, n in zip(axes, size)], natural)
+    grid = [axis.grid(n) for axis, n in zip(axes, size)]
+    edges = [geometry.to_patches(axis, n) for axis, n in zip(axes, size)]
+    x = _fit(x, edges, [axis.natural(n) for axis, n in zip(axes, grid)])
     strides = [axis.stride for axis in axes]
-    return ops.conv(x, kernel, strides, padding="valid", data_format="channels_last")
+    y = ops.conv(x, kernel, strides, padding="valid", data_format="channels_last")
+    # TensorFlow returns an empty batch unchanged.
+    return ops.reshape(y, (batch_of(y, *grid), *grid, kernel.shape[-1]))
 
 
 def native_signal(x, kernel, bias, axes, size):
@@ -65,25 +68,22 @@ def native_signal(x, kernel, bias, axes, size):
 
 
 def block_tokens(x, kernel, axes):
-    """Sums, over the blocks of a patch, the product with what lies under them."""
+    """Sums, over the blocks of a patch, the product with the cells that lie under them."""
     size = ops.shape(x)[1:-1]
     grid = [axis.grid(n) for axis, n in zip(axes, size)]
-    # All whole cells of a signal: cells that divide over devices as it does.
-    cells = [
-        max(g, n // axis.stride) if geometry.is_static(n) else g
+    # All whole cells of the signal, for these divide over devices as it does.
+    spare = [
+        max(0, n // axis.stride - g) if geometry.is_static(n) else 0
         for axis, n, g in zip(axes, size, grid)
     ]
+    length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
     letters = "abc"[: len(axes)]
     total = None
     for group in _groups(kernel, None, axes):
         columns = []
         for start in group.starts:
-            edges = [
-                geometry.to_patches(axis, n, first, axis.patch - first - (m - g + 1) * axis.stride)
-                for axis, n, first, m, g in zip(axes, size, start, cells, grid)
-            ]
-            under = _fit(x, edges, [m * axis.stride for m, axis in zip(cells, axes)])
-            columns.append(_space_to_depth(under, axes, cells, grid, group.width))
+            edges = _block_edges(geometry.to_patches, axes, size, start, spare)
+            columns.append(_space_to_depth(_fit(x, edges, length), axes, grid, spare, group.width))
         columns = columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=-1)
         product = ops.einsum(f"n{letters}k,kt->n{letters}t", columns, group.kernel)
         total = _add(total, product, several=len(group.starts) < _blocks(axes))
@@ -98,12 +98,9 @@ def block_signal(x, kernel, bias, axes, size):
         columns = ops.einsum(f"n{letters}t,kt->n{letters}k", x, group.kernel)
         if bias is not None:
             columns = columns + group.bias
-        for start, cells in zip(group.starts, _split(columns, len(group.starts), axis=-1)):
-            edges = [
-                geometry.to_signal(axis, n, first, axis.patch - first - axis.stride)
-                for axis, n, first in zip(axes, size, start)
-            ]
-            piece = _fit(_depth_to_space(cells, axes, group.width), edges, size)
+        for start, block in zip(group.starts, _split(columns, len(group.starts), axis=-1)):
+            edges = _block_edges(geometry.to_signal, axes, size, start, [0] * len(axes))
+            piece = _fit(_depth_to_space(block, axes, group.width), edges, size)
             total = _add(total, piece, several=_blocks(axes) > 1)
     return total
 
@@ -117,7 +114,7 @@ LOWERINGS = {
 
 def _blocks(axes):
     """The number of blocks of a patch."""
-    return math.prod(axis.blocks for axis in axes)
+    return math.prod([axis.blocks for axis in axes])
 
 
 def _groups(kernel, bias, axes):
@@ -176,19 +173,27 @@ def _depth_to_space(cells, axes, width):
     return ops.reshape(ops.transpose(y, order), (batch, *size, signal))
 
 
-def _space_to_depth(x, axes, cells, grid, width):
-    """(batch, *cells * stride, signal) -> (batch, *grid, prod(width) * signal)."""
+def _space_to_depth(x, axes, grid, spare, width):
+    """(batch, *(grid + spare) * stride, signal) -> (batch, *grid, prod(width) * signal)."""
     d, batch, signal = len(axes), batch_of(x), x.shape[-1]
     strides = [axis.stride for axis in axes]
     strides[-1] *= signal
-    split = [n for axis in zip(cells, strides) for n in axis]
+    split = [n for g, more, s in zip(grid, spare, strides) for n in (g + more, s)]
     order = (0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2))
     y = ops.transpose(ops.reshape(x, (batch, *split)), order)
     # (batch, *grid, *stride), the channels within the last
     *outer, last = width
-    if cells != grid or strides != [*outer, last * signal]:
+    if any(spare) or strides != [*outer, last * signal]:
         y = y[(slice(None), *map(slice, (*grid, *outer, last * signal)))]
     return ops.reshape(y, (batch, *grid, math.prod(width) * signal))
+
+
+def _block_edges(direction, axes, size, start, spare):
+    """The edges of a block's cells: one for each token, and for each axis so many spare ones."""
+    return [
+        direction(axis, n, first, axis.patch - first - (1 + more) * axis.stride)
+        for axis, n, first, more in zip(axes, size, start, spare)
+    ]
 
 
 def _fit(x, edges, size):

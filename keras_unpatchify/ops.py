@@ -48,7 +48,7 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     geometry.check_input(x.shape, len(axes), signal)
     geometry.grid_shape(axes, ops.shape(x)[1:-1])
     y = _lowering(implementation, axes, signal, token).tokens(x, kernel, axes)
-    return cast(y if bias is None else y + bias, x.dtype)
+    return cast(y if bias is None else y + cast(bias, y.dtype), x.dtype)
 
 
 def unpatchify(
@@ -102,7 +102,9 @@ def unpatchify(
     y = lowering.signal(x, kernel, patch_bias, axes, asked)
     if overlap == "mean" and _overlapping(axes):
         y = y / _coverage(axes, grid, size, y.dtype)
-    return cast(y if bias is None or patch_bias is not None else y + bias, x.dtype)
+    if bias is not None and patch_bias is None:
+        y = y + cast(bias, y.dtype)
+    return cast(y, x.dtype)
 
 
 def to_sequence(x):

@@ -139,9 +139,8 @@ def test_same_padding_that_pytorch_has_too(layer, module):
         (((1, 0), (1, 0)), {"padding": 1, "output_padding": 1}),
     ],
 )
-def test_pairs_of_padding_are_compared(monkeypatch, pads, options):
-    layer = SMALL.unpatchify()
-    monkeypatch.setattr(Unpatchify, "padding", pads)
+def test_pairs_of_padding_are_compared(pads, options):
+    layer = SMALL.unpatchify(padding=pads)
     assert f"where the layer has padding={pads!r}" in refusal(layer, head())
     load_torch_weights(layer, head((4, 2), (4, 2), **options))
 
