@@ -44,7 +44,7 @@ class Group(NamedTuple):
 
 def native_tokens(x, kernel, axes):
     """The backend's strided convolution, of whole patches."""
-    size = ops.shape(x)[1:-1]
+    size = sizes_of(x)[1:-1]
     grid = [axis.grid(n) for axis, n in zip(axes, size)]
     edges = [geometry.to_patches(axis, n) for axis, n in zip(axes, size)]
     x = _fit(x, edges, [axis.natural(n) for axis, n in zip(axes, grid)])
@@ -63,13 +63,13 @@ def native_signal(x, kernel, bias, axes, size):
     y = _fit(y, [geometry.to_signal(axis, n) for axis, n in zip(axes, size)], size)
     if bias is None:
         return y
-    ones = ops.ones((1, *ops.shape(x)[1:-1], 1), x.dtype)
+    ones = ops.ones((1, *sizes_of(x)[1:-1], 1), x.dtype)
     return y + cast(block_signal(ones, ops.expand_dims(bias, -1), None, axes, size), y.dtype)
 
 
 def block_tokens(x, kernel, axes):
     """Sums, over the blocks of a patch, the product with the cells that lie under them."""
-    size = ops.shape(x)[1:-1]
+    size = sizes_of(x)[1:-1]
     grid = [axis.grid(n) for axis, n in zip(axes, size)]
     # All whole cells of the signal, for these divide over devices as it does.
     spare = [
@@ -134,7 +134,7 @@ def _groups(kernel, bias, axes):
     kernels = _split(ops.reshape(_by_blocks(kernel, axes), (-1, token)), number, axis=0)
     biases = [None] * number
     if bias is not None:
-        biases = _split(ops.reshape(_by_blocks(bias, axes), (-1,)), number, axis=0)
+        biases = _split(_flat(_by_blocks(bias, axes)), number, axis=0)
     return [
         Group(starts[i * each : (i + 1) * each], width, kernels[i], biases[i])
         for i in range(number)
@@ -151,6 +151,8 @@ def _block(kernel, bias, axes, start):
 
 def _by_blocks(array, axes):
     """(*patch, ...) -> (*blocks, *width, ...)."""
+    if _blocks(axes) == 1:
+        return array
     d, channels = len(axes), array.shape[len(axes) :]
     split = [n for axis in axes for n in (axis.blocks, axis.width)]
     order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2), *range(2 * d, 2 * d + len(channels)))
@@ -159,7 +161,7 @@ def _by_blocks(array, axes):
 
 def _depth_to_space(cells, axes, width):
     """(batch, *grid, prod(width) * signal) -> (batch, *grid * stride, signal)."""
-    d, batch, grid = len(axes), batch_of(cells), ops.shape(cells)[1:-1]
+    d, batch, grid = len(axes), batch_of(cells), sizes_of(cells)[1:-1]
     *outer, last = width
     signal = cells.shape[-1] // (math.prod(outer) * last)
     y = ops.reshape(cells, (batch, *grid, *outer, last * signal))
@@ -201,7 +203,7 @@ def _fit(x, edges, size):
     if not all(geometry.is_static(cut) for edge in edges for cut in edge.cuts):
         x = _pad(x, edges)
         front = [edge.cuts[0] for edge in edges]
-        return ops.slice(x, (0, *front, 0), (ops.shape(x)[0], *size, x.shape[-1]))
+        return ops.slice(x, (0, *front, 0), (sizes_of(x)[0], *size, x.shape[-1]))
     # What is cut before zeros are added need not be stored, nor moved between devices.
     long = [geometry.is_static(n) and sum(e.cuts) <= n for n, e in zip(x.shape[1:-1], edges)]
     return _pad(_cut(x, edges), edges) if all(long) else _cut(_pad(x, edges), edges)
@@ -228,8 +230,18 @@ def _add(total, y, several):
     return y if total is None else total + y
 
 
+def _flat(x):
+    return x if len(x.shape) == 1 else ops.reshape(x, (-1,))
+
+
 def _split(x, parts, axis):
     return [x] if parts == 1 else ops.split(x, parts, axis=axis)
+
+
+def sizes_of(x):
+    """The shape of a tensor; sizes that are known only at run time are scalars of the backend."""
+    shape = tuple(x.shape)
+    return ops.shape(x) if None in shape else shape
 
 
 def batch_of(x, *more):
@@ -238,7 +250,7 @@ def batch_of(x, *more):
     A batch of 1 counts as unknown: exporters trace with it for any. PyTorch's symbolic shapes
     take an inferred size for a quotient, so that none is inferred where another is unknown.
     """
-    batch, *others = ops.shape(x)
+    batch, *others = sizes_of(x)
     only = all(map(geometry.is_static, (*others, *more)))
     return -1 if only and (not geometry.is_static(batch) or batch == 1) else batch
 

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_unpatchify import geometry
-from keras_unpatchify.lowerings import LOWERINGS, batch_of, block_signal, cast
+from keras_unpatchify.lowerings import LOWERINGS, batch_of, block_signal, cast, sizes_of
 
 IMPLEMENTATIONS = ("auto", *LOWERINGS)
 OVERLAPS = ("sum", "mean")
@@ -46,7 +46,7 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
     _check_bias(bias, [(token,)])
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), signal)
-    geometry.grid_shape(axes, ops.shape(x)[1:-1])
+    geometry.grid_shape(axes, sizes_of(x)[1:-1])
     y = _lowering(implementation, axes, signal, token).tokens(x, kernel, axes)
     return cast(y if bias is None else y + cast(bias, y.dtype), x.dtype)
 
@@ -90,7 +90,7 @@ def unpatchify(
     geometry.one_of("overlap", overlap, OVERLAPS)
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), token)
-    grid = ops.shape(x)[1:-1]
+    grid = sizes_of(x)[1:-1]
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
     lowering = _lowering(implementation, axes, signal, token)
@@ -110,7 +110,7 @@ def unpatchify(
 def to_sequence(x):
     """Tokens of a grid as a sequence, row by row: (batch, *grid, token) -> (batch, tokens, token)."""
     *_, channels = x.shape
-    return ops.reshape(x, (batch_of(x), math.prod(ops.shape(x)[1:-1]), channels))
+    return ops.reshape(x, (batch_of(x), math.prod(sizes_of(x)[1:-1]), channels))
 
 
 def to_grid(x, grid):
@@ -168,13 +168,13 @@ def _compare_grid(x, axes, grid, size):
 
 
 def _patch_bias(bias, axes, size, shape):
-    """The bias that each patch adds, `(*patch, signal)`, or `None` if it is added at the end."""
+    """What each patch adds, `(*patch, signal)` or that flat; `None` if it is added at the end."""
     if bias is None or len(bias.shape) > 1:
         return bias
     edges = [geometry.to_signal(axis, n) for axis, n in zip(axes, size)]
     if all(axis.tiles and edge.zeros == (0, 0) for axis, edge in zip(axes, edges)):
         # each position lies in one patch; the wider sum is the faster one
-        return ops.broadcast_to(bias, shape)
+        return ops.tile(bias, math.prod(shape[:-1]))
     return None
 
 
