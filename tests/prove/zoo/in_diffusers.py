@@ -1,0 +1,751 @@
+"""Heads of the models of `diffusers`."""
+
+import torch
+
+from zoo import at_random, grid, head, last, normal, seen
+
+SMALL = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+TIME = torch.tensor([3])
+
+
+def build(cls, **config):
+    """A model of a small configuration."""
+    return at_random(cls(**config))
+
+
+def unpatched(model, name, sizes, *inputs, **options):
+    """What the last Linear gets, a grid of these sizes, and the sample that the model returns."""
+    tokens, _, result = seen(model.get_submodule(name), lambda: model(*inputs, **options))
+    return model, grid(tokens, *sizes), last(result.sample)
+
+
+# --- patches to tokens ---
+
+
+@head(
+    "AuraFlow, in",
+    "diffusers.AuraFlowTransformer2DModel",
+    "pos_embed.proj",
+    "Patchify(4, d, 2, 2)",
+    load={"patch_order": "channels_first"},
+)
+def aura_in(cls):
+    return embedded(auraflow(cls), lambda model, image: model.pos_embed(image), "pos_embed.proj")
+
+
+@head(
+    "Lumina-Next, in",
+    "diffusers.LuminaNextDiT2DModel",
+    "patch_embedder.proj",
+    "Patchify(4, d, 2, 2)",
+    load={"patch_order": "channels_first"},
+)
+def lumina_in(cls):
+    rotary = torch.zeros(384, 384, 4)
+    return embedded(
+        lumina(cls), lambda model, image: model.patch_embedder(image, rotary), "patch_embedder.proj"
+    )
+
+
+@head(
+    "CogView4, in",
+    "diffusers.CogView4Transformer2DModel",
+    "patch_embed.proj",
+    "Patchify(4, d, 2, 2)",
+    load={"patch_order": "channels_first"},
+)
+def cogview4_in(cls):
+    return embedded(
+        cogview4(cls),
+        lambda model, image: model.patch_embed(image, normal(1, 3, 8)),
+        "patch_embed.proj",
+    )
+
+
+def embedded(model, forward, name):
+    """A latent of 4 channels, and the tokens that the Linear of that name makes of its patches."""
+    image = normal(1, 4, 4, 6)
+    _, tokens, _ = seen(model.get_submodule(name), lambda: forward(model, image))
+    return model, last(image), tokens.reshape(1, 2, 3, -1)
+
+
+@head("SD3, in", "diffusers.SD3Transformer2DModel", "pos_embed.proj", "Patchify(4, d, 2, 2)")
+def sd3_in(cls):
+    model = sd3(cls)
+    return model, lambda: model.pos_embed(normal(1, 4, 4, 6))
+
+
+@head(
+    "Wan, in", "diffusers.WanTransformer3DModel", "patch_embedding", "Patchify(4, d, 3, (1, 2, 2))"
+)
+def wan_in(cls):
+    model = wan(cls)
+    return model, lambda: model(normal(1, 4, 3, 4, 6), TIME, normal(1, 5, 8))
+
+
+@head(
+    "HunyuanVideo, in",
+    "diffusers.HunyuanVideoTransformer3DModel",
+    "x_embedder.proj",
+    "Patchify(4, d, 3, (1, 2, 2))",
+)
+def hunyuan_video_in(cls):
+    model, video = hunyuan_video(cls), normal(1, 4, 3, 4, 6)
+    return model, last(video), grid(model.x_embedder(video), 3, 2, 3)
+
+
+@head(
+    "Cosmos, in",
+    "diffusers.CosmosTransformer3DModel",
+    "patch_embed.proj",
+    "Patchify(4, d, 3, (1, 2, 2), bias=False)",
+    load={"patch_order": "channels_first"},
+)
+def cosmos_in(cls):
+    model, video = cosmos(cls, (1, 2, 2)), normal(1, 4, 3, 4, 6)
+    return model, last(video), model.patch_embed(video)
+
+
+@head(
+    "Kandinsky 5, in",
+    "diffusers.Kandinsky5Transformer3DModel",
+    "visual_embeddings.in_layer",
+    "Patchify(4, d, 3, (1, 2, 2))",
+)
+def kandinsky_in(cls):
+    model, video = kandinsky(cls), normal(1, 3, 4, 6, 4)
+    return model, video, model.visual_embeddings(video)
+
+
+@head(
+    "CogVideoX 1.0, in",
+    "diffusers.CogVideoXTransformer3DModel",
+    "patch_embed.proj",
+    "Patchify(4, d, 2, 2)",
+)
+def cogvideox_in(cls):
+    model, video = cogvideox(cls), normal(1, 3, 4, 4, 6)
+    return model, lambda: model.patch_embed(normal(1, 5, 8), video)
+
+
+@head(
+    "CogVideoX 1.5, in",
+    "diffusers.CogVideoXTransformer3DModel",
+    "patch_embed.proj",
+    "Patchify(4, d, 3, 2)",
+    load={"patch_order": "channels_first"},
+)
+def cogvideox15_in(cls):
+    model, video = (
+        cogvideox(cls, patch_size_t=2, use_rotary_positional_embeddings=True),
+        normal(1, 4, 4, 4, 6),
+    )
+    _, tokens, _ = seen(model.patch_embed.proj, lambda: model.patch_embed(normal(1, 5, 8), video))
+    return model, last(video.transpose(1, 2)), grid(tokens, 2, 2, 3)
+
+
+@head(
+    "FLUX, in",
+    "diffusers.FluxTransformer2DModel",
+    "x_embedder",
+    "Patchify(4, d, 2, 2)",
+    load={"patch_order": "channels_first"},
+)
+def flux_in(cls):
+    from diffusers import FluxPipeline
+
+    model, image = flux(cls), normal(1, 4, 4, 6)
+    patches = FluxPipeline._pack_latents(image, 1, 4, 4, 6)
+    return model, last(image), grid(model.x_embedder(patches), 2, 3)
+
+
+# --- tokens to patches ---
+
+
+@head(
+    "DiT",
+    "diffusers.DiTTransformer2DModel",
+    "proj_out_2",
+    'Unpatchify(None, 8, 2, 2, bias="patch")',
+)
+def dit(cls):
+    model = build(
+        cls, **SMALL, out_channels=8, norm_num_groups=1, sample_size=8, num_embeds_ada_norm=10
+    )
+    return unpatched(model, "proj_out_2", (3, 3), normal(1, 4, 6, 6), TIME, TIME)
+
+
+def sd3(cls):
+    text = {"joint_attention_dim": 8, "caption_projection_dim": 16, "pooled_projection_dim": 8}
+    return build(
+        cls, **SMALL, sample_size=8, in_channels=4, out_channels=4, pos_embed_max_size=8, **text
+    )
+
+
+@head(
+    "SD3", "diffusers.SD3Transformer2DModel", "proj_out", 'Unpatchify(None, 4, 2, 2, bias="patch")'
+)
+def sd3_out(cls):
+    model = sd3(cls)
+    return unpatched(
+        model, "proj_out", (2, 3), normal(1, 4, 4, 6), normal(1, 5, 8), normal(1, 8), TIME
+    )
+
+
+@head(
+    "PixArt",
+    "diffusers.PixArtTransformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 8, 2, 2, bias="patch")',
+)
+def pixart(cls):
+    text = {"cross_attention_dim": 16, "caption_channels": 8}
+    model = build(
+        cls, **SMALL, norm_num_groups=1, sample_size=8, use_additional_conditions=False, **text
+    )
+    sizes = {"resolution": None, "aspect_ratio": None}
+    return unpatched(
+        model,
+        "proj_out",
+        (2, 3),
+        normal(1, 4, 4, 6),
+        normal(1, 5, 8),
+        TIME,
+        added_cond_kwargs=sizes,
+    )
+
+
+@head(
+    "Sana",
+    "diffusers.SanaTransformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+)
+def sana(cls):
+    text = {
+        "num_cross_attention_heads": 2,
+        "cross_attention_head_dim": 8,
+        "cross_attention_dim": 16,
+    }
+    model = build(
+        cls,
+        **SMALL,
+        in_channels=4,
+        out_channels=4,
+        caption_channels=8,
+        sample_size=8,
+        patch_size=2,
+        **text,
+    )
+    return unpatched(model, "proj_out", (2, 3), normal(1, 4, 4, 6), normal(1, 5, 8), TIME)
+
+
+@head(
+    "HunyuanDiT",
+    "diffusers.HunyuanDiT2DModel",
+    "proj_out",
+    'Unpatchify(None, 8, 2, 2, bias="patch")',
+)
+def hunyuan_dit(cls):
+    text = {
+        "cross_attention_dim": 8,
+        "cross_attention_dim_t5": 8,
+        "pooled_projection_dim": 8,
+        "text_len": 3,
+    }
+    options = {
+        "sample_size": 8,
+        "hidden_size": 16,
+        "use_style_cond_and_image_meta_size": False,
+        "text_len_t5": 3,
+    }
+    model = build(cls, **SMALL, in_channels=4, patch_size=2, **text, **options)
+    words, mask = normal(1, 3, 8), torch.ones(1, 3)
+    rotary = (torch.ones(6, 8), torch.ones(6, 8))
+
+    return unpatched(
+        model,
+        "proj_out",
+        (2, 3),
+        normal(1, 4, 4, 6),
+        TIME / 1,
+        words,
+        mask,
+        words,
+        mask,
+        image_rotary_emb=rotary,
+    )
+
+
+def auraflow(cls):
+    text = {"joint_attention_dim": 8, "caption_projection_dim": 16}
+    layers = {
+        "num_mmdit_layers": 1,
+        "num_single_dit_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+    }
+    return build(cls, sample_size=8, pos_embed_max_size=64, **layers, **text)
+
+
+@head(
+    "AuraFlow, out",
+    "diffusers.AuraFlowTransformer2DModel",
+    "proj_out",
+    "Unpatchify(None, 4, 2, 2, bias=False)",
+)
+def aura_out(cls):
+    model = auraflow(cls)
+    return unpatched(model, "proj_out", (2, 3), normal(1, 4, 4, 6), normal(1, 5, 8), TIME / 10)
+
+
+def lumina(cls):
+    heads = {
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "num_kv_heads": 2,
+        "hidden_size": 16,
+        "multiple_of": 8,
+    }
+    return build(cls, sample_size=8, cross_attention_dim=8, learn_sigma=True, **heads)
+
+
+@head(
+    "Lumina-Next, out",
+    "diffusers.LuminaNextDiT2DModel",
+    "norm_out.linear_2",
+    'Unpatchify(None, 8, 2, 2, bias="patch")',
+)
+def lumina_out(cls):
+    from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
+
+    model, rotary = lumina(cls), get_2d_rotary_pos_embed_lumina(8, 384, 384)
+    words, mask = normal(1, 5, 8), torch.ones(1, 5, dtype=torch.int64)
+    return unpatched(
+        model, "norm_out.linear_2", (2, 3), normal(1, 4, 4, 6), TIME / 10, words, mask, rotary, {}
+    )
+
+
+@head(
+    "Lumina 2, out",
+    "diffusers.Lumina2Transformer2DModel",
+    "norm_out.linear_2",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+)
+def lumina2_out(cls):
+    layers = {"num_layers": 1, "num_refiner_layers": 1, "num_attention_heads": 2, "num_kv_heads": 2}
+    rope = {"axes_dim_rope": (4, 2, 2), "axes_lens": (32, 32, 32)}
+    model = build(
+        cls,
+        sample_size=8,
+        in_channels=4,
+        hidden_size=16,
+        multiple_of=8,
+        cap_feat_dim=8,
+        **layers,
+        **rope,
+    )
+    words, mask = normal(1, 5, 8), torch.ones(1, 5, dtype=torch.bool)
+    tokens, _, result = seen(
+        model.norm_out.linear_2, lambda: model(normal(1, 4, 4, 6), TIME / 10, words, mask)
+    )
+    return model, grid(tokens[:, 5:], 2, 3), last(result.sample)
+
+
+def cogview4(cls):
+    options = {
+        "text_embed_dim": 8,
+        "time_embed_dim": 8,
+        "condition_dim": 4,
+        "rope_axes_dim": (8, 8),
+    }
+    return build(cls, **SMALL, in_channels=4, out_channels=4, sample_size=8, **options)
+
+
+@head(
+    "CogView4, out",
+    "diffusers.CogView4Transformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def cogview4_out(cls):
+    model, size = cogview4(cls), torch.tensor([[4, 6]])
+    return unpatched(
+        model, "proj_out", (2, 3), normal(1, 4, 4, 6), normal(1, 5, 8), TIME, size, size, size
+    )
+
+
+def flux(cls):
+    text = {"joint_attention_dim": 8, "pooled_projection_dim": 8}
+    return build(
+        cls, **SMALL, in_channels=16, num_single_layers=1, axes_dims_rope=(2, 2, 4), **text
+    )
+
+
+@head(
+    "FLUX, out",
+    "diffusers.FluxTransformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def flux_out(cls):
+    from diffusers import FluxPipeline
+
+    model, patches, rotary = (
+        flux(cls),
+        normal(1, 6, 16),
+        {"img_ids": torch.zeros(6, 3), "txt_ids": torch.zeros(5, 3)},
+    )
+    tokens, _, result = seen(
+        model.proj_out, lambda: model(patches, normal(1, 5, 8), normal(1, 8), TIME, **rotary)
+    )
+    image = FluxPipeline._unpack_latents(result.sample, 4, 6, vae_scale_factor=1)
+    return model, grid(tokens, 2, 3), last(image)
+
+
+@head(
+    "Latte",
+    "diffusers.LatteTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 8, 2, 2, bias="patch")',
+)
+def latte(cls):
+    text = {"cross_attention_dim": 16, "caption_channels": 8, "norm_type": "ada_norm_single"}
+    model = build(
+        cls,
+        **SMALL,
+        **text,
+        in_channels=4,
+        out_channels=8,
+        sample_size=8,
+        patch_size=2,
+        video_length=3,
+    )
+    tokens, _, result = seen(
+        model.proj_out, lambda: model(normal(1, 4, 3, 4, 6), TIME, normal(1, 5, 8))
+    )
+    return model, grid(tokens, 2, 3), last(result.sample.transpose(1, 2).flatten(0, 1))
+
+
+def cogvideox(cls, **options):
+    sizes = {"sample_width": 6, "sample_height": 4, "sample_frames": 9, "max_text_seq_length": 5}
+    return build(
+        cls,
+        **SMALL,
+        in_channels=4,
+        out_channels=4,
+        text_embed_dim=8,
+        time_embed_dim=8,
+        **sizes,
+        **options,
+    )
+
+
+@head(
+    "CogVideoX 1.0, out",
+    "diffusers.CogVideoXTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def cogvideox_out(cls):
+    model = cogvideox(cls)
+    tokens, _, result = seen(
+        model.proj_out, lambda: model(normal(1, 3, 4, 4, 6), normal(1, 5, 8), TIME)
+    )
+    return model, tokens.reshape(3, 2, 3, -1), last(result.sample[0])
+
+
+@head(
+    "CogVideoX 1.5, out",
+    "diffusers.CogVideoXTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 3, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def cogvideox15_out(cls):
+    model = cogvideox(cls, patch_size_t=2, use_rotary_positional_embeddings=True)
+    tokens, _, result = seen(
+        model.proj_out, lambda: model(normal(1, 4, 4, 4, 6), normal(1, 5, 8), TIME)
+    )
+    return model, grid(tokens, 2, 2, 3), last(result.sample.transpose(1, 2))
+
+
+def hunyuan_video(cls):
+    layers = {
+        "num_single_layers": 1,
+        "num_refiner_layers": 1,
+        "rope_axes_dim": (2, 4, 2),
+        "guidance_embeds": False,
+    }
+    return build(
+        cls,
+        **SMALL,
+        **layers,
+        in_channels=4,
+        out_channels=4,
+        text_embed_dim=8,
+        pooled_projection_dim=8,
+    )
+
+
+@head(
+    "HunyuanVideo, out",
+    "diffusers.HunyuanVideoTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 3, (1, 2, 2), bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def hunyuan_video_out(cls):
+    model, mask = hunyuan_video(cls), torch.ones(1, 5, dtype=torch.bool)
+    return unpatched(
+        model,
+        "proj_out",
+        (3, 2, 3),
+        normal(1, 4, 3, 4, 6),
+        TIME,
+        normal(1, 5, 8),
+        mask,
+        normal(1, 8),
+    )
+
+
+def wan(cls):
+    return build(cls, **SMALL, in_channels=4, out_channels=4, text_dim=8, freq_dim=8, ffn_dim=8)
+
+
+@head(
+    "Wan, out",
+    "diffusers.WanTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 3, (1, 2, 2), bias="patch")',
+)
+def wan_out(cls):
+    model = wan(cls)
+    return unpatched(model, "proj_out", (3, 2, 3), normal(1, 4, 3, 4, 6), TIME, normal(1, 5, 8))
+
+
+@head(
+    "Allegro",
+    "diffusers.AllegroTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 3, (1, 2, 2), bias="patch")',
+)
+def allegro(cls):
+    text = {"cross_attention_dim": 24, "caption_channels": 8}
+    model = build(cls, **{**SMALL, "attention_head_dim": 12}, **text)
+    rotary = [
+        [(torch.ones(1, 4), torch.ones(1, 4))] * 3,
+        [torch.zeros(1, 18, dtype=torch.int64)] * 3,
+    ]
+    return unpatched(
+        model,
+        "proj_out",
+        (3, 2, 3),
+        normal(1, 4, 3, 4, 6),
+        normal(1, 5, 8),
+        TIME,
+        image_rotary_emb=rotary,
+    )
+
+
+@head(
+    "Mochi",
+    "diffusers.MochiTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+)
+def mochi(cls):
+    text = {"text_embed_dim": 8, "pooled_projection_dim": 16, "time_embed_dim": 16}
+    model, mask = build(cls, **SMALL, **text, in_channels=4), torch.ones(1, 5)
+    tokens, _, result = seen(
+        model.proj_out, lambda: model(normal(1, 4, 3, 4, 6), normal(1, 5, 8), TIME, mask)
+    )
+    return model, tokens.reshape(3, 2, 3, -1), last(result.sample[0].transpose(0, 1))
+
+
+def cosmos(cls, patch_size):
+    options = {
+        "text_embed_dim": 8,
+        "adaln_lora_dim": 4,
+        "max_size": (8, 8, 8),
+        "concat_padding_mask": False,
+    }
+    return build(
+        cls,
+        **{**SMALL, "attention_head_dim": 12},
+        in_channels=4,
+        out_channels=4,
+        patch_size=patch_size,
+        **options,
+    )
+
+
+@head(
+    "Cosmos, out",
+    "diffusers.CosmosTransformer3DModel",
+    "proj_out",
+    "Unpatchify(None, 4, 3, (1, 2, 2), bias=False)",
+)
+def cosmos_out(cls):
+    model = cosmos(cls, (1, 2, 2))
+    return unpatched(
+        model, "proj_out", (3, 2, 3), normal(1, 4, 3, 4, 6), TIME, normal(1, 5, 8), fps=8
+    )
+
+
+def kandinsky(cls):
+    text = {"in_text_dim": 8, "in_text_dim2": 8, "num_text_blocks": 1, "num_visual_blocks": 1}
+    return build(cls, **text, time_dim=8, model_dim=16, ff_dim=8, axes_dims=(4, 2, 2))
+
+
+@head(
+    "Kandinsky 5, out",
+    "diffusers.Kandinsky5Transformer3DModel",
+    "out_layer.out_layer",
+    'Unpatchify(None, 4, 3, (1, 2, 2), bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def kandinsky_out(cls):
+    model, tokens = kandinsky(cls), normal(1, 3, 2, 3, 16)
+    x, _, video = seen(
+        model.out_layer.out_layer, lambda: model.out_layer(tokens, None, normal(1, 8))
+    )
+    return model, x, video
+
+
+@head(
+    "Kandinsky 3, upsampling",
+    "diffusers.models.unets.unet_kandinsky3.Kandinsky3Block",
+    "up_sample",
+    "Unpatchify(None, d, 2, 2)",
+)
+def kandinsky3_up(cls):
+    block = build(
+        cls, in_channels=8, out_channels=4, time_embed_dim=8, norm_groups=2, up_resolution=True
+    )
+    return block, lambda: block(normal(1, 8, 3, 4), normal(1, 8))
+
+
+@head(
+    "Kandinsky 3, downsampling",
+    "diffusers.models.unets.unet_kandinsky3.Kandinsky3Block",
+    "down_sample",
+    "Patchify(None, d, 2, 2)",
+)
+def kandinsky3_down(cls):
+    block = build(
+        cls, in_channels=8, out_channels=4, time_embed_dim=8, norm_groups=2, up_resolution=False
+    )
+    return block, lambda: block(normal(1, 8, 6, 4), normal(1, 8))
+
+
+def z_image(cls):
+    options = {
+        "n_layers": 1,
+        "n_refiner_layers": 1,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "cap_feat_dim": 8,
+    }
+    return build(cls, in_channels=4, dim=16, axes_dims=[4, 2, 2], axes_lens=[8, 8, 8], **options)
+
+
+@head(
+    "Z-Image, in",
+    "diffusers.ZImageTransformer2DModel",
+    "all_x_embedder.2-1",
+    "Patchify(4, d, 2, 2)",
+)
+def z_image_in(cls):
+    model, image = z_image(cls), normal(4, 1, 4, 6)
+    tokens = model.all_x_embedder["2-1"](model._patchify_image(image, 2, 1)[0])
+    return model, last(image.transpose(0, 1)), grid(tokens[None], 2, 3)
+
+
+@head(
+    "Z-Image, out",
+    "diffusers.ZImageTransformer2DModel",
+    "all_final_layer.2-1.linear",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+)
+def z_image_out(cls):
+    model, tokens = z_image(cls), normal(6, 16)
+    (image,) = model.unpatchify([model.all_final_layer["2-1"].linear(tokens)], [(1, 4, 6)], 2, 1)
+    return model, grid(tokens[None], 2, 3), last(image.transpose(0, 1))
+
+
+@head(
+    "HiDream, out",
+    "diffusers.HiDreamImageTransformer2DModel",
+    "final_layer.linear",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+)
+def hidream_out(cls):
+    llama = {
+        "caption_channels": [8, 8],
+        "text_emb_dim": 8,
+        "llama_layers": [0],
+        "num_single_layers": 1,
+    }
+    model = build(
+        cls,
+        **SMALL,
+        patch_size=2,
+        in_channels=4,
+        axes_dims_rope=(4, 4),
+        max_resolution=(8, 8),
+        **llama,
+    )
+    tokens = normal(1, 6, 16)
+    image = model.unpatchify(model.final_layer.linear(tokens), [(2, 3)], is_training=False)
+    return model, grid(tokens, 2, 3), last(image)
+
+
+@head(
+    "RAE, decoder",
+    "diffusers.models.autoencoders.autoencoder_rae.RAEDecoder",
+    "decoder_pred",
+    'Unpatchify(None, 3, 2, 16, bias="patch")',
+)
+def rae(cls):
+    options = {
+        "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 8,
+    }
+    model = build(
+        cls, hidden_size=8, decoder_hidden_size=12, num_patches=4, image_size=32, **options
+    )
+    tokens = normal(1, 6, 12)
+    return model, grid(tokens, 2, 3), last(model.unpatchify(model.decoder_pred(tokens), (32, 48)))
+
+
+@head(
+    "ACE-Step, in", "diffusers.AceStepTransformer1DModel", "proj_in_conv", "Patchify(None, d, 1, 2)"
+)
+@head(
+    "ACE-Step, out",
+    "diffusers.AceStepTransformer1DModel",
+    "proj_out_conv",
+    "Unpatchify(None, d, 1, 2)",
+)
+def ace_step(cls):
+    heads = {
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+    }
+    model = build(
+        cls,
+        **heads,
+        hidden_size=8,
+        intermediate_size=8,
+        in_channels=12,
+        audio_acoustic_hidden_dim=4,
+    )
+    audio, context = normal(1, 6, 4), normal(1, 6, 8)
+    return model, lambda: model(audio, TIME / 10, TIME / 10, normal(1, 5, 8), context)

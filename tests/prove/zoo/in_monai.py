@@ -1,0 +1,142 @@
+"""Heads of the networks of `monai`."""
+
+from zoo import at_random, grid, head, last, normal
+
+
+def unetr(cls, **options):
+    sizes = {"feature_size": 4, "hidden_size": 12, "mlp_dim": 8, "num_heads": 2}
+    return at_random(cls(in_channels=1, out_channels=3, img_size=(32, 32, 48), **sizes, **options))
+
+
+@head(
+    "UNETR, convolution",
+    "monai.networks.nets.UNETR",
+    "vit.patch_embedding.patch_embeddings",
+    "Patchify(1, d, 3, 16)",
+)
+def unetr_convolution(cls):
+    model = unetr(cls, proj_type="conv")
+    return model, lambda: model.vit.patch_embedding(normal(1, 1, 32, 32, 48))
+
+
+@head(
+    "UNETR, perceptron",
+    "monai.networks.nets.UNETR",
+    "vit.patch_embedding.patch_embeddings.1",
+    "Patchify(1, d, 3, 16)",
+)
+def unetr_perceptron(cls):
+    model, volume = unetr(cls, proj_type="perceptron"), normal(1, 1, 32, 32, 48)
+    return model, last(volume), grid(model.vit.patch_embedding.patch_embeddings(volume), 2, 2, 3)
+
+
+@head(
+    "UNETR, decoder",
+    "monai.networks.nets.UNETR",
+    "decoder5.transp_conv.conv",
+    "Unpatchify(None, d, 3, 2, bias=False)",
+)
+@head(
+    "UNETR, skip connection",
+    "monai.networks.nets.UNETR",
+    "encoder2.transp_conv_init.conv",
+    "Unpatchify(None, d, 3, 2, bias=False)",
+)
+def unetr_up(cls):
+    model = unetr(cls)
+    return model, lambda: model(normal(1, 1, 32, 32, 48))
+
+
+@head(
+    "Swin UNETR, embedding",
+    "monai.networks.nets.SwinUNETR",
+    "swinViT.patch_embed.proj",
+    "Patchify(2, d, 3, 2)",
+)
+@head(
+    "Swin UNETR, decoder",
+    "monai.networks.nets.SwinUNETR",
+    "decoder1.transp_conv.conv",
+    "Unpatchify(None, d, 3, 2, bias=False)",
+)
+def swin_unetr(cls):
+    model = at_random(
+        cls(
+            in_channels=2,
+            out_channels=3,
+            feature_size=12,
+            depths=(1, 1, 1, 1),
+            num_heads=(1, 1, 1, 1),
+        )
+    )
+    return model, lambda: model(normal(1, 2, 32, 32, 64))
+
+
+@head(
+    "nnU-Net (DynUNet)",
+    "monai.networks.nets.DynUNet",
+    "upsamples.1.transp_conv.conv",
+    "Unpatchify(None, d, 3, (1, 2, 2), bias=False)",
+)
+def dynunet(cls):
+    strides = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
+    sizes = {
+        "kernel_size": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        "strides": strides,
+        "filters": [4, 6, 8],
+    }
+    model = at_random(cls(3, 2, 3, upsample_kernel_size=strides[1:], **sizes))
+    return model, lambda: model(normal(1, 2, 4, 8, 12))
+
+
+@head(
+    "UNet (BasicUNet)",
+    "monai.networks.nets.BasicUNet",
+    "upcat_4.upsample.deconv",
+    "Unpatchify(None, d, 3, 2)",
+)
+def basic_unet(cls):
+    model = at_random(cls(3, 2, 3, features=(4, 4, 6, 6, 8, 4)))
+    return model, lambda: model(normal(1, 2, 32, 32, 48))
+
+
+@head("V-Net", "monai.networks.nets.VNet", "up_tr32.up_conv", "Unpatchify(None, d, 3, 2)")
+def vnet(cls):
+    model = at_random(cls(3, in_channels=1, out_channels=2))
+    return model, lambda: model.up_tr32(normal(1, 64, 2, 3, 4), normal(1, 16, 4, 6, 8))
+
+
+@head(
+    "ViT autoencoder, first",
+    "monai.networks.nets.ViTAutoEnc",
+    "conv3d_transpose",
+    "Unpatchify(None, d, 3, 4)",
+)
+@head(
+    "ViT autoencoder, second",
+    "monai.networks.nets.ViTAutoEnc",
+    "conv3d_transpose_1",
+    "Unpatchify(None, d, 3, 4)",
+)
+def vit_autoencoder(cls):
+    sizes = {
+        "hidden_size": 12,
+        "mlp_dim": 8,
+        "num_layers": 1,
+        "num_heads": 2,
+        "deconv_chns": 4,
+        "out_channels": 2,
+    }
+    model = at_random(cls(2, (32, 32, 32), (16, 16, 16), **sizes))
+    return model, lambda: model(normal(1, 2, 32, 32, 32))
+
+
+@head(
+    "SegResNet, decoder",
+    "monai.networks.nets.SegResNet",
+    "up_samples.0.1.deconv",
+    "Unpatchify(None, d, 3, 2)",
+)
+def segresnet(cls):
+    model = at_random(cls(in_channels=2, init_filters=8, out_channels=3, upsample_mode="deconv"))
+    return model, lambda: model(normal(1, 2, 16, 16, 24))

@@ -1,0 +1,54 @@
+"""Heads of the models of `timm` and of `segmentation_models_pytorch`, which is built on it."""
+
+import importlib
+
+from zoo import at_random, grid, head, last, normal, seen
+
+
+@head("ViT", "timm.models.VisionTransformer", "patch_embed.proj", "Patchify(3, d, 2, 16)")
+def vit(cls):
+    model, image = (
+        at_random(cls(img_size=(32, 48), embed_dim=8, depth=1, num_heads=2)),
+        normal(1, 3, 32, 48),
+    )
+    return model, last(image), grid(model.patch_embed(image), 2, 3)
+
+
+@head("NaFlexViT", "timm.models.NaFlexVit", "embeds.proj", "Patchify(3, d, 2, 16)")
+def naflexvit(cls):
+    config = importlib.import_module("timm.models.naflexvit").NaFlexVitCfg(
+        embed_dim=8, depth=1, num_heads=2
+    )
+    model, image = at_random(cls(config)), normal(1, 3, 32, 48)
+    _, tokens, _ = seen(model.embeds.proj, lambda: model.embeds(image))
+    return model, last(image), grid(tokens, 2, 3)
+
+
+@head("MLP-Mixer", "timm.models.mlp_mixer.MlpMixer", "stem.proj", "Patchify(3, d, 2, 16)")
+def mixer(cls):
+    model, image = at_random(cls(img_size=32, embed_dim=8, num_blocks=1)), normal(1, 3, 32, 32)
+    return model, last(image), grid(model.stem(image), 2, 2)
+
+
+@head("ConvNeXt, stem", "timm.models.ConvNeXt", "stem.0", "Patchify(3, d, 2, 4)")
+@head(
+    "ConvNeXt, between stages",
+    "timm.models.ConvNeXt",
+    "stages.1.downsample.1",
+    "Patchify(None, d, 2, 2)",
+)
+def convnext(cls):
+    model = at_random(cls(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10)))
+    return model, lambda: model(normal(1, 3, 32, 64))
+
+
+@head(
+    "DPT, reassembly",
+    "segmentation_models_pytorch.DPT",
+    "decoder.reassemble_blocks.0.upsample",
+    "Unpatchify(None, d, 2, 4)",
+)
+def dpt(cls):
+    channels = {"decoder_intermediate_channels": (4, 6, 8, 10), "decoder_fusion_channels": 4}
+    model = at_random(cls("tu-test_vit", encoder_weights=None, dynamic_img_size=True, **channels))
+    return model, lambda: model(normal(1, 3, 32, 64))
