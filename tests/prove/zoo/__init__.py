@@ -31,6 +31,7 @@ class Head(NamedTuple):
     make: callable
     load: dict
     call: dict
+    awaits: str
 
     @property
     def library(self):
@@ -52,14 +53,40 @@ class Head(NamedTuple):
         return run(layer, x, **self.call), expected
 
 
-def head(model, source, prefix, layer, *, load=(), call=()):
+def head(model, source, prefix, layer, *, load=(), call=(), awaits=""):
     """Adds a head of a model; decorates what makes it."""
 
     def add(make):
-        HEADS.append(Head(model, source, prefix, layer, make, dict(load), dict(call)))
+        HEADS.append(Head(model, source, prefix, layer, make, dict(load), dict(call), awaits))
         return make
 
     return add
+
+
+HEADER = "| model | class | prefix | layer | load and call with | difference |"
+
+
+def tables():
+    """The heads of each table of the page, by title."""
+    titles = {"Unpatchify": "Tokens to a signal", "Patchify": "A signal to tokens"}
+    heads = [head for head in HEADS if not head.awaits]
+    return {
+        title: [head for head in heads if head.layer.startswith(name)]
+        for name, title in titles.items()
+    }
+
+
+def row(head):
+    """The row of a head in a table of the page, up to its last column, the difference."""
+    options = [f"`{name}={value!r}`" for name, value in (head.load | head.call).items()]
+    code = [f"`{text}`" for text in (head.source, head.prefix, head.layer)]
+    return " | ".join([f"| {head.model}", *code, ", ".join(options)]) + " |"
+
+
+def difference(y, expected):
+    """The largest difference over the largest value."""
+    assert y.shape == expected.shape
+    return np.abs(y - expected).max() / np.abs(expected).max()
 
 
 def at_random(model):
@@ -114,7 +141,7 @@ def import_torchvision():
     Nothing here uses the operators, but without these two names the import fails.
     """
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except ImportError:
         pass
     except RuntimeError:

@@ -51,7 +51,7 @@ def lumina_in(cls):
     "CogView4, in",
     "diffusers.CogView4Transformer2DModel",
     "patch_embed.proj",
-    "Patchify(4, d, 2, 2)",
+    "Patchify(16, d, 2, 2)",
     load={"patch_order": "channels_first"},
 )
 def cogview4_in(cls):
@@ -59,38 +59,39 @@ def cogview4_in(cls):
         cogview4(cls),
         lambda model, image: model.patch_embed(image, normal(1, 3, 8)),
         "patch_embed.proj",
+        channels=16,
     )
 
 
-def embedded(model, forward, name):
-    """A latent of 4 channels, and the tokens that the Linear of that name makes of its patches."""
-    image = normal(1, 4, 4, 6)
+def embedded(model, forward, name, channels=4):
+    """A latent, and the tokens that the Linear of that name makes of its patches."""
+    image = normal(1, channels, 4, 6)
     _, tokens, _ = seen(model.get_submodule(name), lambda: forward(model, image))
     return model, last(image), tokens.reshape(1, 2, 3, -1)
 
 
-@head("SD3, in", "diffusers.SD3Transformer2DModel", "pos_embed.proj", "Patchify(4, d, 2, 2)")
+@head("SD3, in", "diffusers.SD3Transformer2DModel", "pos_embed.proj", "Patchify(16, d, 2, 2)")
 def sd3_in(cls):
     model = sd3(cls)
-    return model, lambda: model.pos_embed(normal(1, 4, 4, 6))
+    return model, lambda: model.pos_embed(normal(1, 16, 4, 6))
 
 
 @head(
-    "Wan, in", "diffusers.WanTransformer3DModel", "patch_embedding", "Patchify(4, d, 3, (1, 2, 2))"
+    "Wan, in", "diffusers.WanTransformer3DModel", "patch_embedding", "Patchify(16, d, 3, (1, 2, 2))"
 )
 def wan_in(cls):
     model = wan(cls)
-    return model, lambda: model(normal(1, 4, 3, 4, 6), TIME, normal(1, 5, 8))
+    return model, lambda: model(normal(1, 16, 3, 4, 6), TIME, normal(1, 5, 8))
 
 
 @head(
     "HunyuanVideo, in",
     "diffusers.HunyuanVideoTransformer3DModel",
     "x_embedder.proj",
-    "Patchify(4, d, 3, (1, 2, 2))",
+    "Patchify(16, d, 3, (1, 2, 2))",
 )
 def hunyuan_video_in(cls):
-    model, video = hunyuan_video(cls), normal(1, 4, 3, 4, 6)
+    model, video = hunyuan_video(cls), normal(1, 16, 3, 4, 6)
     return model, last(video), grid(model.x_embedder(video), 3, 2, 3)
 
 
@@ -98,11 +99,11 @@ def hunyuan_video_in(cls):
     "Cosmos, in",
     "diffusers.CosmosTransformer3DModel",
     "patch_embed.proj",
-    "Patchify(4, d, 3, (1, 2, 2), bias=False)",
+    "Patchify(16, d, 3, (1, 2, 2), bias=False)",
     load={"patch_order": "channels_first"},
 )
 def cosmos_in(cls):
-    model, video = cosmos(cls, (1, 2, 2)), normal(1, 4, 3, 4, 6)
+    model, video = cosmos(cls, (1, 2, 2)), normal(1, 16, 3, 4, 6)
     return model, last(video), model.patch_embed(video)
 
 
@@ -121,10 +122,10 @@ def kandinsky_in(cls):
     "CogVideoX 1.0, in",
     "diffusers.CogVideoXTransformer3DModel",
     "patch_embed.proj",
-    "Patchify(4, d, 2, 2)",
+    "Patchify(16, d, 2, 2)",
 )
 def cogvideox_in(cls):
-    model, video = cogvideox(cls), normal(1, 3, 4, 4, 6)
+    model, video = cogvideox(cls), normal(1, 3, 16, 4, 6)
     return model, lambda: model.patch_embed(normal(1, 5, 8), video)
 
 
@@ -132,13 +133,13 @@ def cogvideox_in(cls):
     "CogVideoX 1.5, in",
     "diffusers.CogVideoXTransformer3DModel",
     "patch_embed.proj",
-    "Patchify(4, d, 3, 2)",
+    "Patchify(16, d, 3, 2)",
     load={"patch_order": "channels_first"},
 )
 def cogvideox15_in(cls):
     model, video = (
         cogvideox(cls, patch_size_t=2, use_rotary_positional_embeddings=True),
-        normal(1, 4, 4, 4, 6),
+        normal(1, 4, 16, 4, 6),
     )
     _, tokens, _ = seen(model.patch_embed.proj, lambda: model.patch_embed(normal(1, 5, 8), video))
     return model, last(video.transpose(1, 2)), grid(tokens, 2, 2, 3)
@@ -148,14 +149,14 @@ def cogvideox15_in(cls):
     "FLUX, in",
     "diffusers.FluxTransformer2DModel",
     "x_embedder",
-    "Patchify(4, d, 2, 2)",
+    "Patchify(16, d, 2, 2)",
     load={"patch_order": "channels_first"},
 )
 def flux_in(cls):
     from diffusers import FluxPipeline
 
-    model, image = flux(cls), normal(1, 4, 4, 6)
-    patches = FluxPipeline._pack_latents(image, 1, 4, 4, 6)
+    model, image = flux(cls), normal(1, 16, 4, 6)
+    patches = FluxPipeline._pack_latents(image, 1, 16, 4, 6)
     return model, last(image), grid(model.x_embedder(patches), 2, 3)
 
 
@@ -178,17 +179,17 @@ def dit(cls):
 def sd3(cls):
     text = {"joint_attention_dim": 8, "caption_projection_dim": 16, "pooled_projection_dim": 8}
     return build(
-        cls, **SMALL, sample_size=8, in_channels=4, out_channels=4, pos_embed_max_size=8, **text
+        cls, **SMALL, sample_size=8, in_channels=16, out_channels=16, pos_embed_max_size=8, **text
     )
 
 
 @head(
-    "SD3", "diffusers.SD3Transformer2DModel", "proj_out", 'Unpatchify(None, 4, 2, 2, bias="patch")'
+    "SD3", "diffusers.SD3Transformer2DModel", "proj_out", 'Unpatchify(None, 16, 2, 2, bias="patch")'
 )
 def sd3_out(cls):
     model = sd3(cls)
     return unpatched(
-        model, "proj_out", (2, 3), normal(1, 4, 4, 6), normal(1, 5, 8), normal(1, 8), TIME
+        model, "proj_out", (2, 3), normal(1, 16, 4, 6), normal(1, 5, 8), normal(1, 8), TIME
     )
 
 
@@ -216,10 +217,10 @@ def pixart(cls):
 
 
 @head(
-    "Sana",
+    "Sana, of patches of 2",
     "diffusers.SanaTransformer2DModel",
     "proj_out",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 32, 2, 2, bias="patch")',
 )
 def sana(cls):
     text = {
@@ -230,14 +231,14 @@ def sana(cls):
     model = build(
         cls,
         **SMALL,
-        in_channels=4,
-        out_channels=4,
+        in_channels=32,
+        out_channels=32,
         caption_channels=8,
         sample_size=8,
         patch_size=2,
         **text,
     )
-    return unpatched(model, "proj_out", (2, 3), normal(1, 4, 4, 6), normal(1, 5, 8), TIME)
+    return unpatched(model, "proj_out", (2, 3), normal(1, 32, 4, 6), normal(1, 5, 8), TIME)
 
 
 @head(
@@ -326,29 +327,30 @@ def lumina_out(cls):
     )
 
 
+def lumina2(cls):
+    layers = {"num_layers": 1, "num_refiner_layers": 1, "num_attention_heads": 2, "num_kv_heads": 2}
+    sizes = {"hidden_size": 16, "multiple_of": 8, "cap_feat_dim": 8, "axes_dim_rope": (4, 2, 2)}
+    model = build(cls, sample_size=8, in_channels=16, axes_lens=(32, 32, 32), **layers, **sizes)
+    image, words, mask = normal(1, 16, 4, 6), normal(1, 5, 8), torch.ones(1, 5, dtype=torch.bool)
+    return model, image, lambda: model(image, TIME / 10, words, mask)
+
+
+@head("Lumina 2, in", "diffusers.Lumina2Transformer2DModel", "x_embedder", "Patchify(16, d, 2, 2)")
+def lumina2_in(cls):
+    model, image, forward = lumina2(cls)
+    _, tokens, _ = seen(model.x_embedder, forward)
+    return model, last(image), grid(tokens, 2, 3)
+
+
 @head(
     "Lumina 2, out",
     "diffusers.Lumina2Transformer2DModel",
     "norm_out.linear_2",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
 )
 def lumina2_out(cls):
-    layers = {"num_layers": 1, "num_refiner_layers": 1, "num_attention_heads": 2, "num_kv_heads": 2}
-    rope = {"axes_dim_rope": (4, 2, 2), "axes_lens": (32, 32, 32)}
-    model = build(
-        cls,
-        sample_size=8,
-        in_channels=4,
-        hidden_size=16,
-        multiple_of=8,
-        cap_feat_dim=8,
-        **layers,
-        **rope,
-    )
-    words, mask = normal(1, 5, 8), torch.ones(1, 5, dtype=torch.bool)
-    tokens, _, result = seen(
-        model.norm_out.linear_2, lambda: model(normal(1, 4, 4, 6), TIME / 10, words, mask)
-    )
+    model, _, forward = lumina2(cls)
+    tokens, _, result = seen(model.norm_out.linear_2, forward)
     return model, grid(tokens[:, 5:], 2, 3), last(result.sample)
 
 
@@ -359,27 +361,27 @@ def cogview4(cls):
         "condition_dim": 4,
         "rope_axes_dim": (8, 8),
     }
-    return build(cls, **SMALL, in_channels=4, out_channels=4, sample_size=8, **options)
+    return build(cls, **SMALL, in_channels=16, out_channels=16, sample_size=8, **options)
 
 
 @head(
     "CogView4, out",
     "diffusers.CogView4Transformer2DModel",
     "proj_out",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
     load={"patch_order": "channels_first"},
 )
 def cogview4_out(cls):
     model, size = cogview4(cls), torch.tensor([[4, 6]])
     return unpatched(
-        model, "proj_out", (2, 3), normal(1, 4, 4, 6), normal(1, 5, 8), TIME, size, size, size
+        model, "proj_out", (2, 3), normal(1, 16, 4, 6), normal(1, 5, 8), TIME, size, size, size
     )
 
 
 def flux(cls):
     text = {"joint_attention_dim": 8, "pooled_projection_dim": 8}
     return build(
-        cls, **SMALL, in_channels=16, num_single_layers=1, axes_dims_rope=(2, 2, 4), **text
+        cls, **SMALL, in_channels=64, num_single_layers=1, axes_dims_rope=(2, 2, 4), **text
     )
 
 
@@ -387,7 +389,7 @@ def flux(cls):
     "FLUX, out",
     "diffusers.FluxTransformer2DModel",
     "proj_out",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
     load={"patch_order": "channels_first"},
 )
 def flux_out(cls):
@@ -395,7 +397,7 @@ def flux_out(cls):
 
     model, patches, rotary = (
         flux(cls),
-        normal(1, 6, 16),
+        normal(1, 6, 64),
         {"img_ids": torch.zeros(6, 3), "txt_ids": torch.zeros(5, 3)},
     )
     tokens, _, result = seen(
@@ -434,8 +436,8 @@ def cogvideox(cls, **options):
     return build(
         cls,
         **SMALL,
-        in_channels=4,
-        out_channels=4,
+        in_channels=16,
+        out_channels=16,
         text_embed_dim=8,
         time_embed_dim=8,
         **sizes,
@@ -447,13 +449,13 @@ def cogvideox(cls, **options):
     "CogVideoX 1.0, out",
     "diffusers.CogVideoXTransformer3DModel",
     "proj_out",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
     load={"patch_order": "channels_first"},
 )
 def cogvideox_out(cls):
     model = cogvideox(cls)
     tokens, _, result = seen(
-        model.proj_out, lambda: model(normal(1, 3, 4, 4, 6), normal(1, 5, 8), TIME)
+        model.proj_out, lambda: model(normal(1, 3, 16, 4, 6), normal(1, 5, 8), TIME)
     )
     return model, tokens.reshape(3, 2, 3, -1), last(result.sample[0])
 
@@ -462,13 +464,13 @@ def cogvideox_out(cls):
     "CogVideoX 1.5, out",
     "diffusers.CogVideoXTransformer3DModel",
     "proj_out",
-    'Unpatchify(None, 4, 3, 2, bias="patch")',
+    'Unpatchify(None, 16, 3, 2, bias="patch")',
     load={"patch_order": "channels_first"},
 )
 def cogvideox15_out(cls):
     model = cogvideox(cls, patch_size_t=2, use_rotary_positional_embeddings=True)
     tokens, _, result = seen(
-        model.proj_out, lambda: model(normal(1, 4, 4, 4, 6), normal(1, 5, 8), TIME)
+        model.proj_out, lambda: model(normal(1, 4, 16, 4, 6), normal(1, 5, 8), TIME)
     )
     return model, grid(tokens, 2, 2, 3), last(result.sample.transpose(1, 2))
 
@@ -484,8 +486,8 @@ def hunyuan_video(cls):
         cls,
         **SMALL,
         **layers,
-        in_channels=4,
-        out_channels=4,
+        in_channels=16,
+        out_channels=16,
         text_embed_dim=8,
         pooled_projection_dim=8,
     )
@@ -495,7 +497,7 @@ def hunyuan_video(cls):
     "HunyuanVideo, out",
     "diffusers.HunyuanVideoTransformer3DModel",
     "proj_out",
-    'Unpatchify(None, 4, 3, (1, 2, 2), bias="patch")',
+    'Unpatchify(None, 16, 3, (1, 2, 2), bias="patch")',
     load={"patch_order": "channels_first"},
 )
 def hunyuan_video_out(cls):
@@ -504,7 +506,7 @@ def hunyuan_video_out(cls):
         model,
         "proj_out",
         (3, 2, 3),
-        normal(1, 4, 3, 4, 6),
+        normal(1, 16, 3, 4, 6),
         TIME,
         normal(1, 5, 8),
         mask,
@@ -513,18 +515,18 @@ def hunyuan_video_out(cls):
 
 
 def wan(cls):
-    return build(cls, **SMALL, in_channels=4, out_channels=4, text_dim=8, freq_dim=8, ffn_dim=8)
+    return build(cls, **SMALL, in_channels=16, out_channels=16, text_dim=8, freq_dim=8, ffn_dim=8)
 
 
 @head(
     "Wan, out",
     "diffusers.WanTransformer3DModel",
     "proj_out",
-    'Unpatchify(None, 4, 3, (1, 2, 2), bias="patch")',
+    'Unpatchify(None, 16, 3, (1, 2, 2), bias="patch")',
 )
 def wan_out(cls):
     model = wan(cls)
-    return unpatched(model, "proj_out", (3, 2, 3), normal(1, 4, 3, 4, 6), TIME, normal(1, 5, 8))
+    return unpatched(model, "proj_out", (3, 2, 3), normal(1, 16, 3, 4, 6), TIME, normal(1, 5, 8))
 
 
 @head(
@@ -555,13 +557,13 @@ def allegro(cls):
     "Mochi",
     "diffusers.MochiTransformer3DModel",
     "proj_out",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 12, 2, 2, bias="patch")',
 )
 def mochi(cls):
     text = {"text_embed_dim": 8, "pooled_projection_dim": 16, "time_embed_dim": 16}
-    model, mask = build(cls, **SMALL, **text, in_channels=4), torch.ones(1, 5)
+    model, mask = build(cls, **SMALL, **text, in_channels=12), torch.ones(1, 5)
     tokens, _, result = seen(
-        model.proj_out, lambda: model(normal(1, 4, 3, 4, 6), normal(1, 5, 8), TIME, mask)
+        model.proj_out, lambda: model(normal(1, 12, 3, 4, 6), normal(1, 5, 8), TIME, mask)
     )
     return model, tokens.reshape(3, 2, 3, -1), last(result.sample[0].transpose(0, 1))
 
@@ -576,8 +578,8 @@ def cosmos(cls, patch_size):
     return build(
         cls,
         **{**SMALL, "attention_head_dim": 12},
-        in_channels=4,
-        out_channels=4,
+        in_channels=16,
+        out_channels=16,
         patch_size=patch_size,
         **options,
     )
@@ -587,12 +589,12 @@ def cosmos(cls, patch_size):
     "Cosmos, out",
     "diffusers.CosmosTransformer3DModel",
     "proj_out",
-    "Unpatchify(None, 4, 3, (1, 2, 2), bias=False)",
+    "Unpatchify(None, 16, 3, (1, 2, 2), bias=False)",
 )
 def cosmos_out(cls):
     model = cosmos(cls, (1, 2, 2))
     return unpatched(
-        model, "proj_out", (3, 2, 3), normal(1, 4, 3, 4, 6), TIME, normal(1, 5, 8), fps=8
+        model, "proj_out", (3, 2, 3), normal(1, 16, 3, 4, 6), TIME, normal(1, 5, 8), fps=8
     )
 
 
@@ -650,17 +652,17 @@ def z_image(cls):
         "n_kv_heads": 2,
         "cap_feat_dim": 8,
     }
-    return build(cls, in_channels=4, dim=16, axes_dims=[4, 2, 2], axes_lens=[8, 8, 8], **options)
+    return build(cls, in_channels=16, dim=16, axes_dims=[4, 2, 2], axes_lens=[8, 8, 8], **options)
 
 
 @head(
     "Z-Image, in",
     "diffusers.ZImageTransformer2DModel",
     "all_x_embedder.2-1",
-    "Patchify(4, d, 2, 2)",
+    "Patchify(16, d, 2, 2)",
 )
 def z_image_in(cls):
-    model, image = z_image(cls), normal(4, 1, 4, 6)
+    model, image = z_image(cls), normal(16, 1, 4, 6)
     tokens = model.all_x_embedder["2-1"](model._patchify_image(image, 2, 1)[0])
     return model, last(image.transpose(0, 1)), grid(tokens[None], 2, 3)
 
@@ -669,7 +671,7 @@ def z_image_in(cls):
     "Z-Image, out",
     "diffusers.ZImageTransformer2DModel",
     "all_final_layer.2-1.linear",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
 )
 def z_image_out(cls):
     model, tokens = z_image(cls), normal(6, 16)
@@ -681,7 +683,7 @@ def z_image_out(cls):
     "HiDream, out",
     "diffusers.HiDreamImageTransformer2DModel",
     "final_layer.linear",
-    'Unpatchify(None, 4, 2, 2, bias="patch")',
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
 )
 def hidream_out(cls):
     llama = {
@@ -694,7 +696,7 @@ def hidream_out(cls):
         cls,
         **SMALL,
         patch_size=2,
-        in_channels=4,
+        in_channels=16,
         axes_dims_rope=(4, 4),
         max_resolution=(8, 8),
         **llama,
@@ -749,3 +751,108 @@ def ace_step(cls):
     )
     audio, context = normal(1, 6, 4), normal(1, 6, 8)
     return model, lambda: model(audio, TIME / 10, TIME / 10, normal(1, 5, 8), context)
+
+
+@head(
+    "Cosmos, out, of two frames",
+    "diffusers.CosmosTransformer3DModel",
+    "proj_out",
+    "Unpatchify(None, 16, 3, 2, bias=False)",
+    load={"patch_order": (1, 2, 0, 3)},
+    awaits="order",
+)
+def cosmos_out_of_frames(cls):
+    model, video = cosmos(cls, (2, 2, 2)), normal(1, 16, 4, 4, 6)
+    return unpatched(model, "proj_out", (2, 2, 3), video, TIME, normal(1, 5, 8), fps=8)
+
+
+@head(
+    "Stable Cascade, in",
+    "diffusers.StableCascadeUNet",
+    "embedding.1",
+    "Patchify(3, d, 2, 2)",
+    awaits="shuffle",
+)
+def cascade_in(cls):
+    model, image = cascade(cls), normal(1, 3, 4, 6)
+    _, tokens, _ = seen(model.embedding[1], lambda: model.embedding(image))
+    return model, last(image), last(tokens)
+
+
+@head(
+    "Stable Cascade, out",
+    "diffusers.StableCascadeUNet",
+    "clf.1",
+    'Unpatchify(None, 3, 2, 2, bias="patch")',
+    awaits="shuffle",
+)
+def cascade_out(cls):
+    model = cascade(cls)
+    tokens, _, image = seen(model.clf[1], lambda: model.clf(normal(1, 8, 2, 3)))
+    return model, last(tokens), last(image)
+
+
+def cascade(cls):
+    blocks = {
+        "block_out_channels": (8, 8),
+        "num_attention_heads": (2, 2),
+        "down_num_layers_per_block": (1, 1),
+        "up_num_layers_per_block": (1, 1),
+    }
+    sizes = {"conditioning_dim": 8, "clip_text_in_channels": 8, "clip_text_pooled_in_channels": 8}
+    return build(
+        cls,
+        in_channels=3,
+        out_channels=3,
+        patch_size=2,
+        clip_image_in_channels=8,
+        **blocks,
+        **sizes,
+    )
+
+
+@head(
+    "Stable Diffusion's autoencoder, down",
+    "diffusers.AutoencoderKL",
+    "encoder.down_blocks.0.downsamplers.0.conv",
+    "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
+    awaits="padding",
+)
+def autoencoder(cls):
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
+    model = build(cls, block_out_channels=[8, 8], norm_num_groups=2, **blocks)
+    downsampler = model.encoder.down_blocks[0].downsamplers[0]
+    x, y, _ = seen(downsampler, lambda: model.encoder(normal(1, 3, 8, 12)))
+    return model, last(x), last(y)
+
+
+@head(
+    "UNet of Stable Diffusion, down",
+    "diffusers.UNet2DModel",
+    "down_blocks.0.downsamplers.0.conv",
+    "Patchify(None, d, 2, 3, stride=2, padding=1)",
+    awaits="padding",
+)
+def unet_down(cls):
+    blocks = {
+        "down_block_types": ["DownBlock2D"] * 2,
+        "up_block_types": ["UpBlock2D"] * 2,
+        "layers_per_block": 1,
+    }
+    model = build(cls, sample_size=8, block_out_channels=(8, 8), norm_num_groups=2, **blocks)
+    return model, lambda: model(normal(1, 3, 8, 12), TIME)
+
+
+@head(
+    "Stable Audio's autoencoder, up",
+    "diffusers.AutoencoderOobleck",
+    "decoder.block.0.conv_t1",
+    "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
+    awaits="padding",
+)
+def oobleck(cls):
+    model = build(cls, encoder_hidden_size=4, decoder_channels=4, decoder_input_channels=4)
+    return model, lambda: model.decoder(normal(1, 4, 5))

@@ -140,3 +140,45 @@ def vit_autoencoder(cls):
 def segresnet(cls):
     model = at_random(cls(in_channels=2, init_filters=8, out_channels=3, upsample_mode="deconv"))
     return model, lambda: model(normal(1, 2, 16, 16, 24))
+
+
+@head(
+    "UNet",
+    "monai.networks.nets.UNet",
+    "model.2.conv",
+    "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
+    call={"output_spatial_shape": (8, 8, 12)},
+    awaits="padding",
+)
+def unet(cls):
+    model = at_random(cls(3, 2, 3, channels=(4, 6, 8), strides=(2, 2)))
+    return model, lambda: model(normal(1, 2, 8, 8, 12))
+
+
+@head(
+    "VISTA3D, upscaling",
+    "monai.networks.nets.vista3d.PointMappingSAM",
+    "output_upscaling.0",
+    "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
+    call={"output_spatial_shape": (4, 6, 8)},
+    awaits="padding",
+)
+def vista3d(cls):
+    model = at_random(cls(feature_size=16, max_prompt=1))
+    return model, lambda: model.output_upscaling(normal(1, 16, 2, 3, 4))
+
+
+@head(
+    "Swin UNETR, embedding, any size",
+    "monai.networks.nets.SwinUNETR",
+    "swinViT.patch_embed.proj",
+    "Patchify(2, d, 3, 2, padding=((0, 1), (0, 1), (0, 1)))",
+    awaits="padding",
+)
+def swin_unetr_any_size(cls):
+    sizes = {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
+    model, volume = (
+        at_random(cls(in_channels=2, out_channels=3, feature_size=12, **sizes)),
+        normal(1, 2, 7, 9, 8),
+    )
+    return model, last(volume), last(model.swinViT.patch_embed(volume))

@@ -52,3 +52,62 @@ def dpt(cls):
     channels = {"decoder_intermediate_channels": (4, 6, 8, 10), "decoder_fusion_channels": 4}
     model = at_random(cls("tu-test_vit", encoder_weights=None, dynamic_img_size=True, **channels))
     return model, lambda: model(normal(1, 3, 32, 64))
+
+
+@head(
+    "Swin V2, merging",
+    "timm.models.SwinTransformerV2",
+    "layers.1.downsample.reduction",
+    "Patchify(None, d, 2, 2, bias=False)",
+    load={"patch_order": (1, 0, 2)},
+    awaits="order",
+)
+def swin2(cls):
+    options = {
+        "img_size": 32,
+        "embed_dim": 8,
+        "depths": (1, 1),
+        "num_heads": (1, 1),
+        "window_size": 2,
+    }
+    model, tokens = at_random(cls(**options)), normal(1, 4, 6, 8)
+    merging = model.layers[1].downsample
+    _, merged, _ = seen(merging.reduction, lambda: merging(tokens))
+    return model, tokens, merged
+
+
+@head(
+    "ResNet, stem",
+    "timm.models.ResNet",
+    "conv1",
+    "Patchify(3, d, 2, 7, stride=2, padding=3, bias=False)",
+    awaits="padding",
+)
+def resnet(cls):
+    block = importlib.import_module("timm.models.resnet").BasicBlock
+    model = at_random(cls(block, [1, 1, 1, 1], channels=(4, 6, 8, 10)))
+    return model, lambda: model(normal(1, 3, 33, 47))
+
+
+@head(
+    "PVT v2",
+    "timm.models.pvt_v2.PyramidVisionTransformerV2",
+    "patch_embed.proj",
+    "Patchify(3, d, 2, 7, stride=4, padding=3)",
+    awaits="padding",
+)
+def pvt(cls):
+    model = at_random(cls(depths=(1, 1, 1, 1), embed_dims=(4, 6, 8, 10), num_heads=(1, 1, 1, 1)))
+    return model, lambda: model(normal(1, 3, 64, 96))
+
+
+@head(
+    "LinkNet",
+    "segmentation_models_pytorch.Linknet",
+    "decoder.blocks.0.block.1.0",
+    "Unpatchify(None, d, 2, 4, stride=2, padding=1)",
+    awaits="padding",
+)
+def linknet(cls):
+    model = at_random(cls("resnet18", encoder_weights=None))
+    return model, lambda: model(normal(1, 3, 64, 64))

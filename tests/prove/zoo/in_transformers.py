@@ -625,3 +625,298 @@ def series_of(head, tokens, positions):
     series[positions.long().flatten()] = head(tokens).flatten()
     batch, channels = tokens.shape[:2]
     return tokens.flatten(0, 1), each_channel(series.reshape(batch, -1, channels))
+
+
+# --- overlapping patches whose edges are padded or cropped ---
+
+
+@head(
+    "SegFormer, first stage",
+    "transformers.SegformerModel",
+    "stages.0.patch_embeddings.proj",
+    "Patchify(3, d, 2, 7, stride=4, padding=3)",
+    awaits="padding",
+)
+@head(
+    "SegFormer, further stages",
+    "transformers.SegformerModel",
+    "stages.1.patch_embeddings.proj",
+    "Patchify(None, d, 2, 3, stride=2, padding=1)",
+    awaits="padding",
+)
+def segformer(cls):
+    sizes = {"hidden_sizes": [4, 6, 8, 10], "depths": [1] * 4, "num_attention_heads": [1] * 4}
+    model = at_random(cls(cls.config_class(**sizes)))
+    return model, lambda: model(normal(1, 3, 64, 96))
+
+
+@head(
+    "Hiera",
+    "transformers.HieraModel",
+    "embeddings.patch_embeddings.projection",
+    "Patchify(3, d, 2, 7, stride=4, padding=3)",
+    awaits="padding",
+)
+def hiera_embedding(cls):
+    sizes = {
+        "image_size": (64, 64),
+        "embed_dim": 4,
+        "depths": (1, 1, 1, 1),
+        "num_heads": (1, 1, 1, 1),
+    }
+    model = at_random(cls(cls.config_class(**sizes)))
+    return model, lambda: model(normal(1, 3, 64, 64))
+
+
+@head(
+    "PoolFormer",
+    "transformers.PoolFormerModel",
+    "encoder.patch_embeddings.0.projection",
+    "Patchify(3, d, 2, 7, stride=4, padding=2)",
+    awaits="padding",
+)
+def poolformer(cls):
+    model = at_random(cls(cls.config_class(hidden_sizes=[4, 6, 8, 10], depths=[1] * 4)))
+    return model, lambda: model(normal(1, 3, 64, 96))
+
+
+@head(
+    "Swin, any size",
+    "transformers.SwinModel",
+    "embeddings.patch_embeddings.projection",
+    "Patchify(3, d, 2, 4, padding=((0, 3), (0, 3)))",
+    awaits="padding",
+)
+def swin_any_size(cls):
+    config = {"image_size": 32, "embed_dim": 8, "depths": [1], "num_heads": [1]}
+    model, image = at_random(cls(cls.config_class(**config))), normal(1, 3, 17, 23)
+    tokens, sizes = model.embeddings.patch_embeddings(image)
+    return model, last(image), grid(tokens, *sizes)
+
+
+@head(
+    "Swin V2, merging",
+    "transformers.Swinv2Model",
+    "encoder.layers.0.downsample.reduction",
+    "Patchify(None, d, 2, 2, bias=False)",
+    load={"patch_order": (1, 0, 2)},
+    awaits="order",
+)
+def swin2(cls):
+    config = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1]}
+    model, tokens = at_random(cls(cls.config_class(**config))), normal(1, 4 * 6, 8)
+    merging = model.encoder.layers[0].downsample
+    _, merged, _ = seen(merging.reduction, lambda: merging(tokens, (4, 6)))
+    return model, grid(tokens, 4, 6), grid(merged, 2, 3)
+
+
+@head(
+    "Whisper, second of two",
+    "transformers.WhisperModel",
+    "encoder.conv2",
+    "Patchify(None, d, 1, 3, stride=2, padding=1)",
+    awaits="padding",
+)
+def whisper(cls):
+    sizes = {
+        "d_model": 8,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "num_mel_bins": 6,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 8,
+        "decoder_ffn_dim": 8,
+        "max_source_positions": 8,
+        "max_target_positions": 8,
+        "vocab_size": 16,
+        "pad_token_id": 0,
+    }
+    model = at_random(cls(cls.config_class(**sizes)))
+    return model, lambda: model.encoder(normal(1, 6, 16))
+
+
+@head(
+    "DPT, reassembly to a thirty-second",
+    "transformers.DPTForDepthEstimation",
+    "neck.reassemble_stage.layers.3.resize",
+    "Patchify(None, d, 2, 3, stride=2, padding=1)",
+    awaits="padding",
+)
+def dpt_down(cls):
+    return dpt(cls)
+
+
+@head(
+    "ViTPose, first",
+    "transformers.VitPoseForPoseEstimation",
+    "head.deconv1",
+    "Unpatchify(None, d, 2, 4, stride=2, padding=1, bias=False)",
+    awaits="padding",
+)
+@head(
+    "ViTPose, second",
+    "transformers.VitPoseForPoseEstimation",
+    "head.deconv2",
+    "Unpatchify(None, d, 2, 4, stride=2, padding=1, bias=False)",
+    awaits="padding",
+)
+def vitpose(cls):
+    backbone = {
+        "model_type": "vitpose_backbone",
+        "image_size": [32, 48],
+        "patch_size": [16, 16],
+        **SMALL,
+    }
+    model = at_random(cls(cls.config_class(backbone_config=backbone, use_simple_decoder=False)))
+    return model, lambda: model.head(normal(1, 8, 2, 3))
+
+
+@head(
+    "Descript Audio Codec",
+    "transformers.DacModel",
+    "decoder.block.0.conv_t1",
+    "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
+    awaits="padding",
+)
+def dac(cls):
+    model = at_random(
+        cls(cls.config_class(encoder_hidden_size=2, decoder_hidden_size=32, n_codebooks=1))
+    )
+    return model, lambda: model.decoder(normal(1, model.config.hidden_size, 5))
+
+
+@head(
+    "HiFi-GAN (SpeechT5)",
+    "transformers.SpeechT5HifiGan",
+    "upsampler.0",
+    "Unpatchify(None, d, 1, 8, stride=4, padding=2)",
+    awaits="padding",
+)
+def hifigan(cls):
+    model = at_random(cls(cls.config_class(model_in_dim=8, upsample_initial_channel=32)))
+    return model, lambda: model(normal(1, 5, 8))
+
+
+@head(
+    "HiFi-GAN (SpeechT5), normalised",
+    "transformers.SpeechT5HifiGan",
+    "upsampler.0",
+    "Unpatchify(None, d, 1, 8, stride=4, padding=2)",
+    awaits="padding",
+)
+def hifigan_normalised(cls):
+    model = cls(cls.config_class(model_in_dim=8, upsample_initial_channel=32))
+    model.apply_weight_norm()
+    at_random(model)
+    return model, lambda: model(normal(1, 5, 8))
+
+
+@head(
+    "VITS, vocoder",
+    "transformers.VitsModel",
+    "decoder.upsampler.0",
+    "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
+    awaits="padding",
+)
+def vits(cls):
+    sizes = {
+        "flow_size": 8,
+        "upsample_initial_channel": 32,
+        "vocab_size": 16,
+        "ffn_dim": 8,
+        "spectrogram_bins": 5,
+        "prior_encoder_num_wavenet_layers": 1,
+        "posterior_encoder_num_wavenet_layers": 1,
+    }
+    model = build(cls, **sizes)
+    return model, lambda: model.decoder(normal(1, 8, 5))
+
+
+@head(
+    "EnCodec, decoder",
+    "transformers.EncodecModel",
+    "decoder.layers.3.conv",
+    "Unpatchify(None, d, 1, 16, stride=8, padding=((0, 8),))",
+    awaits="padding",
+)
+def encodec(cls):
+    model = at_random(cls(cls.config_class(num_filters=2, hidden_size=8, codebook_size=4)))
+    x, y, _ = seen(model.decoder.layers[3], lambda: model.decoder(normal(1, 8, 5)))
+    return model, last(x), last(y)
+
+
+@head(
+    "Chameleon, between resolutions",
+    "transformers.ChameleonVQVAE",
+    "encoder.down.0.downsample.conv",
+    "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
+    awaits="padding",
+)
+def chameleon(cls):
+    sizes = {
+        "base_channels": 32,
+        "channel_multiplier": [1, 1],
+        "resolution": 16,
+        "num_embeddings": 4,
+        "embed_dim": 4,
+    }
+    model = at_random(cls(cls.config_class(num_res_blocks=1, latent_channels=4, **sizes)))
+    x, y, _ = seen(model.encoder.down[0].downsample, lambda: model.encoder(normal(1, 3, 16, 24)))
+    return model, last(x), last(y)
+
+
+# --- a rearrangement beside a convolution of one position, and activations ---
+
+
+@head(
+    "SimMIM (ViT)",
+    "transformers.ViTForMaskedImageModeling",
+    "decoder.0",
+    'Unpatchify(None, 3, 2, 16, bias="patch")',
+    awaits="shuffle",
+)
+def simmim(cls):
+    model = build(cls, image_size=32)
+    x, _, result = seen(model.decoder, lambda: model(normal(1, 3, 32, 32)))
+    return model, last(x), last(result.reconstruction)
+
+
+@head(
+    "SimMIM (Swin)",
+    "transformers.SwinForMaskedImageModeling",
+    "decoder.0",
+    'Unpatchify(None, 3, 2, 32, bias="patch")',
+    awaits="shuffle",
+)
+def simmim_swin(cls):
+    config = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "encoder_stride": 32}
+    model = at_random(cls(cls.config_class(image_size=56, **config)))
+    x, _, result = seen(model.decoder, lambda: model(normal(1, 3, 56, 56)))
+    return model, last(x), last(result.reconstruction)
+
+
+@head(
+    "PP-OCRv5, probability map",
+    "transformers.PPOCRV5MobileDetForObjectDetection",
+    "head.conv_final",
+    'Unpatchify(None, 1, 2, 2, activation="sigmoid")',
+    awaits="activation",
+)
+def ppocr(cls):
+    model = at_random(cls(cls.config_class(neck_out_channels=24)))
+    x, _, map = seen(model.head.conv_final, lambda: model.head(normal(1, 24, 3, 4)))
+    return model, last(x), last(map)
+
+
+@head(
+    "wav2vec 2.0, second, with its GELU",
+    "transformers.Wav2Vec2Model",
+    "feature_extractor.conv_layers.1.conv",
+    'Patchify(None, d, 1, 3, stride=2, bias=False, activation="gelu")',
+    awaits="activation",
+)
+def wav2vec2_gelu(cls):
+    model, forward = wav2vec2(cls)
+    x, y, _ = seen(model.feature_extractor.conv_layers[1], forward)
+    return model, last(x), last(y)
