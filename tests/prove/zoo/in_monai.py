@@ -3,9 +3,11 @@
 from zoo import at_random, grid, head, last, normal
 
 
-def unetr(cls, **options):
+def unetr(cls, in_channels=1, **options):
     sizes = {"feature_size": 4, "hidden_size": 12, "mlp_dim": 8, "num_heads": 2}
-    return at_random(cls(in_channels=1, out_channels=3, img_size=(32, 32, 48), **sizes, **options))
+    return at_random(
+        cls(in_channels=in_channels, out_channels=3, img_size=(32, 32, 48), **sizes, **options)
+    )
 
 
 @head(
@@ -23,10 +25,10 @@ def unetr_convolution(cls):
     "UNETR, perceptron",
     "monai.networks.nets.UNETR",
     "vit.patch_embedding.patch_embeddings.1",
-    "Patchify(1, d, 3, 16)",
+    "Patchify(2, d, 3, 16)",
 )
 def unetr_perceptron(cls):
-    model, volume = unetr(cls, proj_type="perceptron"), normal(1, 1, 32, 32, 48)
+    model, volume = unetr(cls, 2, proj_type="perceptron"), normal(1, 2, 32, 32, 48)
     return model, last(volume), grid(model.vit.patch_embedding.patch_embeddings(volume), 2, 2, 3)
 
 
