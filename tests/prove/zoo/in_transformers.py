@@ -171,6 +171,21 @@ def vjepa2(cls):
 
 
 @head(
+    "Qwen2-VL, each patch",
+    "transformers.Qwen2VLForConditionalGeneration",
+    "model.visual.patch_embed.proj",
+    "Patchify(3, d, 3, (2, 14, 14), bias=False)",
+)
+def qwen2_vl(cls):
+    vision = {"depth": 1, "embed_dim": 8, "num_heads": 2, "hidden_size": 8, "mlp_ratio": 1}
+    text = {**SMALL, "vocab_size": 16, "num_key_value_heads": 2}
+    model = at_random(cls(cls.config_class(vision_config=vision, text_config=text)))
+    patches = normal(5, 3, 2, 14, 14)
+    tokens = model.model.visual.patch_embed(patches.flatten(1))
+    return model, last(patches), tokens[:, None, None, None]
+
+
+@head(
     "TimeSformer",
     "transformers.TimesformerModel",
     "embeddings.patch_embeddings.projection",
