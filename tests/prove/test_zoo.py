@@ -21,19 +21,38 @@ from zoo import in_diffusers, in_monai, in_timm, in_transformers  # noqa: E402, 
 # elsewhere it is at most 1.6e-6.
 TOLERANCE = 4e-6
 
-AWAITED = ("padding", "order", "shuffle", "activation")
+AWAITED = ("padding", "activation")
+over_heads = pytest.mark.parametrize(
+    "head",
+    [head for head in zoo.HEADS if head.awaits not in AWAITED],
+    ids=lambda head: f"{head.library}-{head.model}",
+)
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "heads.md"
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("head", zoo.HEADS, ids=lambda head: f"{head.library}-{head.model}")
+@over_heads
 def test_a_head_returns_what_its_library_does(head):
-    if head.awaits in AWAITED:
-        pytest.skip(f"awaits {head.awaits}")
     pytest.importorskip(head.library, reason=f"the head is of {head.library}")
     y, expected = head.outputs(run)
     assert np.abs(expected).max() > 0
     assert zoo.difference(y, expected) < TOLERANCE
+
+
+@pytest.mark.trains
+@over_heads
+def test_the_module_of_a_head_says_the_same_arguments(head):
+    pytest.importorskip(head.library, reason=f"the head is of {head.library}")
+    model, _, expected = head.example()
+    layer, of_names = head.new_layer(expected.shape[-1]), head.new_layer(expected.shape[-1])
+    if head.edges == "model":
+        with pytest.raises(ValueError, match="padding"):
+            load_torch_weights(layer, model, prefix=head.prefix, **head.load)
+        return
+    load_torch_weights(layer, model, prefix=head.prefix, **head.load)
+    load_torch_weights(of_names, model.state_dict(), prefix=head.prefix, **head.load)
+    for weight, same in zip(layer.get_weights(), of_names.get_weights()):
+        np.testing.assert_array_equal(weight, same)
 
 
 def test_the_page_shows_every_head():

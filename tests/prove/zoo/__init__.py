@@ -22,6 +22,7 @@ class Head(NamedTuple):
     `make` takes the library's class that `source` names. It returns a model whose module at
     `prefix` has the weights, an input of the layer, and what the library makes of it, both channels
     last; or the model and its forward pass, in which what that module gets and returns is compared.
+    `edges` is "model" where not the module but the code around it pads or crops.
     """
 
     model: str
@@ -31,33 +32,40 @@ class Head(NamedTuple):
     make: callable
     load: dict
     call: dict
+    edges: str
     awaits: str
 
     @property
     def library(self):
         return self.source.partition(".")[0]
 
-    def outputs(self, run):
-        """The layer's output and the library's; `run` calls a layer with an array."""
+    def example(self):
+        """A model, an input as an array, and what the library makes of it; both channels last."""
         module, _, name = self.source.rpartition(".")
         with torch.no_grad():
             model, *example = self.make(getattr(importlib.import_module(module), name))
-            x, expected = (
-                example if len(example) == 2 else within(model.get_submodule(self.prefix), *example)
-            )
-        x, expected = (np.ascontiguousarray(tensor.numpy()) for tensor in (x, expected))
-        layer = eval(
-            self.layer, {"Patchify": Patchify, "Unpatchify": Unpatchify, "d": expected.shape[-1]}
-        )
+            if len(example) == 1:
+                example = within(model.get_submodule(self.prefix), *example)
+        return model, *(np.ascontiguousarray(tensor.numpy()) for tensor in example)
+
+    def new_layer(self, channels):
+        """The layer as the page shows it, for outputs of so many channels."""
+        return eval(self.layer, {"Patchify": Patchify, "Unpatchify": Unpatchify, "d": channels})
+
+    def outputs(self, run):
+        """The layer's output and the library's; `run` calls a layer with an array."""
+        model, x, expected = self.example()
+        layer = self.new_layer(expected.shape[-1])
         load_torch_weights(layer, model.state_dict(), prefix=self.prefix, **self.load)
         return run(layer, x, **self.call), expected
 
 
-def head(model, source, prefix, layer, *, load=(), call=(), awaits=""):
+def head(model, source, prefix, layer, *, load=(), call=(), edges="module", awaits=""):
     """Adds a head of a model; decorates what makes it."""
 
     def add(make):
-        HEADS.append(Head(model, source, prefix, layer, make, dict(load), dict(call), awaits))
+        row = (model, source, prefix, layer, make, dict(load), dict(call), edges, awaits)
+        HEADS.append(Head(*row))
         return make
 
     return add

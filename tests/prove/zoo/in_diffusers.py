@@ -759,7 +759,6 @@ def ace_step(cls):
     "proj_out",
     "Unpatchify(None, 16, 3, 2, bias=False)",
     load={"patch_order": (1, 2, 0, 3)},
-    awaits="order",
 )
 def cosmos_out_of_frames(cls):
     model, video = cosmos(cls, (2, 2, 2)), normal(1, 16, 4, 4, 6)
@@ -771,7 +770,6 @@ def cosmos_out_of_frames(cls):
     "diffusers.StableCascadeUNet",
     "embedding.1",
     "Patchify(3, d, 2, 2)",
-    awaits="shuffle",
 )
 def cascade_in(cls):
     model, image = cascade(cls), normal(1, 3, 4, 6)
@@ -784,7 +782,6 @@ def cascade_in(cls):
     "diffusers.StableCascadeUNet",
     "clf.1",
     'Unpatchify(None, 3, 2, 2, bias="patch")',
-    awaits="shuffle",
 )
 def cascade_out(cls):
     model = cascade(cls)
@@ -816,6 +813,7 @@ def cascade(cls):
     "diffusers.AutoencoderKL",
     "encoder.down_blocks.0.downsamplers.0.conv",
     "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
+    edges="model",
     awaits="padding",
 )
 def autoencoder(cls):
@@ -830,7 +828,7 @@ def autoencoder(cls):
 
 
 @head(
-    "UNet of Stable Diffusion, down",
+    "UNet2D, down",
     "diffusers.UNet2DModel",
     "down_blocks.0.downsamplers.0.conv",
     "Patchify(None, d, 2, 3, stride=2, padding=1)",

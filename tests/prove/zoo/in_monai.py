@@ -150,6 +150,7 @@ def segresnet(cls):
     "model.2.conv",
     "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
     call={"output_spatial_shape": (8, 8, 12)},
+    edges="model",
     awaits="padding",
 )
 def unet(cls):
@@ -163,6 +164,7 @@ def unet(cls):
     "output_upscaling.0",
     "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
     call={"output_spatial_shape": (4, 6, 8)},
+    edges="model",
     awaits="padding",
 )
 def vista3d(cls):
@@ -175,6 +177,7 @@ def vista3d(cls):
     "monai.networks.nets.SwinUNETR",
     "swinViT.patch_embed.proj",
     "Patchify(2, d, 3, 2, padding=((0, 1), (0, 1), (0, 1)))",
+    edges="model",
     awaits="padding",
 )
 def swin_unetr_any_size(cls):

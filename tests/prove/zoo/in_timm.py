@@ -60,7 +60,6 @@ def dpt(cls):
     "layers.1.downsample.reduction",
     "Patchify(None, d, 2, 2, bias=False)",
     load={"patch_order": (1, 0, 2)},
-    awaits="order",
 )
 def swin2(cls):
     options = {

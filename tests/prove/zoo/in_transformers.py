@@ -700,6 +700,7 @@ def poolformer(cls):
     "transformers.SwinModel",
     "embeddings.patch_embeddings.projection",
     "Patchify(3, d, 2, 4, padding=((0, 3), (0, 3)))",
+    edges="model",
     awaits="padding",
 )
 def swin_any_size(cls):
@@ -715,7 +716,6 @@ def swin_any_size(cls):
     "encoder.layers.0.downsample.reduction",
     "Patchify(None, d, 2, 2, bias=False)",
     load={"patch_order": (1, 0, 2)},
-    awaits="order",
 )
 def swin2(cls):
     config = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1]}
@@ -853,6 +853,7 @@ def vits(cls):
     "transformers.EncodecModel",
     "decoder.layers.3.conv",
     "Unpatchify(None, d, 1, 16, stride=8, padding=((0, 8),))",
+    edges="model",
     awaits="padding",
 )
 def encodec(cls):
@@ -866,6 +867,7 @@ def encodec(cls):
     "transformers.ChameleonVQVAE",
     "encoder.down.0.downsample.conv",
     "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
+    edges="model",
     awaits="padding",
 )
 def chameleon(cls):
@@ -889,7 +891,6 @@ def chameleon(cls):
     "transformers.ViTForMaskedImageModeling",
     "decoder.0",
     'Unpatchify(None, 3, 2, 16, bias="patch")',
-    awaits="shuffle",
 )
 def simmim(cls):
     model = build(cls, image_size=32)
@@ -902,7 +903,6 @@ def simmim(cls):
     "transformers.SwinForMaskedImageModeling",
     "decoder.0",
     'Unpatchify(None, 3, 2, 32, bias="patch")',
-    awaits="shuffle",
 )
 def simmim_swin(cls):
     config = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "encoder_stride": 32}
