@@ -19,7 +19,7 @@ PACKAGES = "torch keras transformers diffusers timm monai segmentation-models-py
 
 if __name__ == "__main__":
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES.split()]
-    lines = textwrap.wrap(f"Measured with {', '.join(versions)}.", 100) + [""]
+    lines = [*textwrap.wrap(f"Measured with {', '.join(versions)}.", 100), ""]
     for title, heads in zoo.tables().items():
         lines += [f"## {title}", "", zoo.HEADER, "|---" * zoo.HEADER.count(" | ") + "|---|"]
         for head in heads:
