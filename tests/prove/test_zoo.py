@@ -63,6 +63,15 @@ def test_the_page_shows_every_head():
     assert all(float(difference.strip("| ")) <= TOLERANCE for _, _, difference in cells)
 
 
+def test_the_page_names_what_does_not_merge_channels_last():
+    prose = PAGE.read_text().partition("<!-- tables -->")[0].replace("\n", " ")
+    orders = {head.model: head.load.get("patch_order", "channels_last") for head in zoo.HEADS}
+    for model, order in orders.items():
+        assert order == "channels_last" or model.partition(",")[0] in prose
+    for model in ("AuraFlow", "Lumina-Next", "Kandinsky 5", "Cosmos"):
+        assert orders[f"{model}, in"] != orders[f"{model}, out"]
+
+
 def test_there_are_heads_of_every_library_and_kind():
     assert len(zoo.HEADS) >= 40
     libraries = {"diffusers", "monai", "segmentation_models_pytorch", "timm", "transformers"}
