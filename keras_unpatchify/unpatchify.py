@@ -194,7 +194,7 @@ class Unpatchify(PatchLayer):
     def compute_output_shape(self, x_shape, like_shape=None):
         """The shape of the signal of tokens, of the default size or that of `like`."""
         target = None if like_shape is None else tuple(like_shape)[1:-1]
-        if self.sequence and target is None:
+        if self.sequence and self.data_dim > 1 and target is None:
             target = (None,) * self.data_dim  # not known before the layer is called
         return self._output_shape(x_shape, target)
 

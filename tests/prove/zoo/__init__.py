@@ -33,7 +33,6 @@ class Head(NamedTuple):
     load: dict
     call: dict
     edges: str
-    awaits: str
 
     @property
     def library(self):
@@ -60,11 +59,11 @@ class Head(NamedTuple):
         return run(layer, x, **self.call), expected
 
 
-def head(model, source, prefix, layer, *, load=(), call=(), edges="module", awaits=""):
+def head(model, source, prefix, layer, *, load=(), call=(), edges="module"):
     """Adds a head of a model; decorates what makes it."""
 
     def add(make):
-        row = (model, source, prefix, layer, make, dict(load), dict(call), edges, awaits)
+        row = (model, source, prefix, layer, make, dict(load), dict(call), edges)
         HEADS.append(Head(*row))
         return make
 
@@ -77,9 +76,8 @@ HEADER = "| model | class | prefix | layer | load and call with | difference |"
 def tables():
     """The heads of each table of the page, by title."""
     titles = {"Unpatchify": "Tokens to a signal", "Patchify": "A signal to tokens"}
-    heads = [head for head in HEADS if not head.awaits]
     return {
-        title: [head for head in heads if head.layer.startswith(name)]
+        title: [head for head in HEADS if head.layer.startswith(name)]
         for name, title in titles.items()
     }
 

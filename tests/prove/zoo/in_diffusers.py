@@ -814,7 +814,6 @@ def cascade(cls):
     "encoder.down_blocks.0.downsamplers.0.conv",
     "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
     edges="model",
-    awaits="padding",
 )
 def autoencoder(cls):
     blocks = {
@@ -832,7 +831,6 @@ def autoencoder(cls):
     "diffusers.UNet2DModel",
     "down_blocks.0.downsamplers.0.conv",
     "Patchify(None, d, 2, 3, stride=2, padding=1)",
-    awaits="padding",
 )
 def unet_down(cls):
     blocks = {
@@ -849,7 +847,6 @@ def unet_down(cls):
     "diffusers.AutoencoderOobleck",
     "decoder.block.0.conv_t1",
     "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
-    awaits="padding",
 )
 def oobleck(cls):
     model = build(cls, encoder_hidden_size=4, decoder_channels=4, decoder_input_channels=4)

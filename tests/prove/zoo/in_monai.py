@@ -151,7 +151,6 @@ def segresnet(cls):
     "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
     call={"output_spatial_shape": (8, 8, 12)},
     edges="model",
-    awaits="padding",
 )
 def unet(cls):
     model = at_random(cls(3, 2, 3, channels=(4, 6, 8), strides=(2, 2)))
@@ -165,7 +164,6 @@ def unet(cls):
     "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
     call={"output_spatial_shape": (4, 6, 8)},
     edges="model",
-    awaits="padding",
 )
 def vista3d(cls):
     model = at_random(cls(feature_size=16, max_prompt=1))
@@ -178,7 +176,6 @@ def vista3d(cls):
     "swinViT.patch_embed.proj",
     "Patchify(2, d, 3, 2, padding=((0, 1), (0, 1), (0, 1)))",
     edges="model",
-    awaits="padding",
 )
 def swin_unetr_any_size(cls):
     sizes = {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}

@@ -80,7 +80,6 @@ def swin2(cls):
     "timm.models.ResNet",
     "conv1",
     "Patchify(3, d, 2, 7, stride=2, padding=3, bias=False)",
-    awaits="padding",
 )
 def resnet(cls):
     block = importlib.import_module("timm.models.resnet").BasicBlock
@@ -93,7 +92,6 @@ def resnet(cls):
     "timm.models.pvt_v2.PyramidVisionTransformerV2",
     "patch_embed.proj",
     "Patchify(3, d, 2, 7, stride=4, padding=3)",
-    awaits="padding",
 )
 def pvt(cls):
     model = at_random(cls(depths=(1, 1, 1, 1), embed_dims=(4, 6, 8, 10), num_heads=(1, 1, 1, 1)))
@@ -105,7 +103,6 @@ def pvt(cls):
     "segmentation_models_pytorch.Linknet",
     "decoder.blocks.0.block.1.0",
     "Unpatchify(None, d, 2, 4, stride=2, padding=1)",
-    awaits="padding",
 )
 def linknet(cls):
     model = at_random(cls("resnet18", encoder_weights=None))

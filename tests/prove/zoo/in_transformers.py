@@ -650,14 +650,12 @@ def series_of(head, tokens, positions):
     "transformers.SegformerModel",
     "stages.0.patch_embeddings.proj",
     "Patchify(3, d, 2, 7, stride=4, padding=3)",
-    awaits="padding",
 )
 @head(
     "SegFormer, further stages",
     "transformers.SegformerModel",
     "stages.1.patch_embeddings.proj",
     "Patchify(None, d, 2, 3, stride=2, padding=1)",
-    awaits="padding",
 )
 def segformer(cls):
     sizes = {"hidden_sizes": [4, 6, 8, 10], "depths": [1] * 4, "num_attention_heads": [1] * 4}
@@ -670,7 +668,6 @@ def segformer(cls):
     "transformers.HieraModel",
     "embeddings.patch_embeddings.projection",
     "Patchify(3, d, 2, 7, stride=4, padding=3)",
-    awaits="padding",
 )
 def hiera_embedding(cls):
     sizes = {
@@ -688,7 +685,6 @@ def hiera_embedding(cls):
     "transformers.PoolFormerModel",
     "encoder.patch_embeddings.0.projection",
     "Patchify(3, d, 2, 7, stride=4, padding=2)",
-    awaits="padding",
 )
 def poolformer(cls):
     model = at_random(cls(cls.config_class(hidden_sizes=[4, 6, 8, 10], depths=[1] * 4)))
@@ -701,7 +697,6 @@ def poolformer(cls):
     "embeddings.patch_embeddings.projection",
     "Patchify(3, d, 2, 4, padding=((0, 3), (0, 3)))",
     edges="model",
-    awaits="padding",
 )
 def swin_any_size(cls):
     config = {"image_size": 32, "embed_dim": 8, "depths": [1], "num_heads": [1]}
@@ -730,7 +725,6 @@ def swin2(cls):
     "transformers.WhisperModel",
     "encoder.conv2",
     "Patchify(None, d, 1, 3, stride=2, padding=1)",
-    awaits="padding",
 )
 def whisper(cls):
     sizes = {
@@ -756,7 +750,6 @@ def whisper(cls):
     "transformers.DPTForDepthEstimation",
     "neck.reassemble_stage.layers.3.resize",
     "Patchify(None, d, 2, 3, stride=2, padding=1)",
-    awaits="padding",
 )
 def dpt_down(cls):
     return dpt(cls)
@@ -767,14 +760,12 @@ def dpt_down(cls):
     "transformers.VitPoseForPoseEstimation",
     "head.deconv1",
     "Unpatchify(None, d, 2, 4, stride=2, padding=1, bias=False)",
-    awaits="padding",
 )
 @head(
     "ViTPose, second",
     "transformers.VitPoseForPoseEstimation",
     "head.deconv2",
     "Unpatchify(None, d, 2, 4, stride=2, padding=1, bias=False)",
-    awaits="padding",
 )
 def vitpose(cls):
     backbone = {
@@ -792,7 +783,6 @@ def vitpose(cls):
     "transformers.DacModel",
     "decoder.block.0.conv_t1",
     "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
-    awaits="padding",
 )
 def dac(cls):
     model = at_random(
@@ -806,7 +796,6 @@ def dac(cls):
     "transformers.SpeechT5HifiGan",
     "upsampler.0",
     "Unpatchify(None, d, 1, 8, stride=4, padding=2)",
-    awaits="padding",
 )
 def hifigan(cls):
     model = at_random(cls(cls.config_class(model_in_dim=8, upsample_initial_channel=32)))
@@ -818,7 +807,6 @@ def hifigan(cls):
     "transformers.SpeechT5HifiGan",
     "upsampler.0",
     "Unpatchify(None, d, 1, 8, stride=4, padding=2)",
-    awaits="padding",
 )
 def hifigan_normalised(cls):
     model = cls(cls.config_class(model_in_dim=8, upsample_initial_channel=32))
@@ -832,7 +820,6 @@ def hifigan_normalised(cls):
     "transformers.VitsModel",
     "decoder.upsampler.0",
     "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
-    awaits="padding",
 )
 def vits(cls):
     sizes = {
@@ -854,7 +841,6 @@ def vits(cls):
     "decoder.layers.3.conv",
     "Unpatchify(None, d, 1, 16, stride=8, padding=((0, 8),))",
     edges="model",
-    awaits="padding",
 )
 def encodec(cls):
     model = at_random(cls(cls.config_class(num_filters=2, hidden_size=8, codebook_size=4)))
@@ -868,7 +854,6 @@ def encodec(cls):
     "encoder.down.0.downsample.conv",
     "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
     edges="model",
-    awaits="padding",
 )
 def chameleon(cls):
     sizes = {
@@ -916,7 +901,6 @@ def simmim_swin(cls):
     "transformers.PPOCRV5MobileDetForObjectDetection",
     "head.conv_final",
     'Unpatchify(None, 1, 2, 2, activation="sigmoid")',
-    awaits="activation",
 )
 def ppocr(cls):
     model = at_random(cls(cls.config_class(neck_out_channels=24)))
@@ -929,7 +913,6 @@ def ppocr(cls):
     "transformers.Wav2Vec2Model",
     "feature_extractor.conv_layers.1.conv",
     'Patchify(None, d, 1, 3, stride=2, bias=False, activation="gelu")',
-    awaits="activation",
 )
 def wav2vec2_gelu(cls):
     model, forward = wav2vec2(cls)
