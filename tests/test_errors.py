@@ -137,7 +137,10 @@ def test_the_choices_of_overlap():
 def test_a_config_without_a_required_argument(layer_class, name):
     config = layer_class(**GOOD).get_config()
     del config[name]
-    text = f"The config of {layer_class.__name__} must have in_features, out_features, data_dim, patch_size"
+    text = (
+        f"The config of {layer_class.__name__} must have in_features, out_features, data_dim, "
+        f"patch_size. Missing: {name}. Received: "
+    )
     with pytest.raises(ValueError, match=re.escape(text)):
         layer_class.from_config(config)
 

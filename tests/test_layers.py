@@ -168,7 +168,9 @@ def test_channels_first_in_the_configuration_changes_nothing(layer_class):
 CONFIG = {
     "bias": False,
     "weight_init": "fan_in",
-    "padding": "same",
+    "padding": ((1, 0), (0, 2)),
+    "sequence": True,
+    "activation": "gelu",
     "implementation": "matmul",
     "kernel_regularizer": "l2",
     "bias_regularizer": "l1",
@@ -184,13 +186,76 @@ CONFIG = {
 @LAYERS
 def test_every_argument_is_in_the_config_and_comes_back(layer_class):
     names = set(inspect.signature(layer_class).parameters) - {"kwargs"}
-    names |= set(inspect.signature(keras_unpatchify.patch_layer.PatchLayer).parameters) - {"kwargs"}
+    assert set(CONFIG) - {"name", "dtype", "trainable"} < names
     layer = layer_class(6, 4, 2, (3, 5), 2, **CONFIG)
     config = layer.get_config()
     assert names <= set(config)
     plain = layer_class(6, 4, 2, (3, 5)).get_config()
     assert all(config[name] != plain[name] for name in CONFIG)
     assert layer_class.from_config(config).get_config() == config
+
+
+@LAYERS
+@pytest.mark.parametrize("padding", ["valid", "same", 1, (1, 0), ((1, 0), (0, 2)), [[1, 0], 2]])
+def test_padding_is_in_the_config(layer_class, padding, tmp_path):
+    layer = layer_class(3, 2, 2, 3, padding=padding)
+    expected = {"1": ((1, 1), (1, 1)), "(1, 0)": ((1, 1), (0, 0)), "[[1, 0], 2]": ((1, 0), (2, 2))}
+    assert layer.padding == expected.get(str(padding), padding)
+    model = keras.Sequential([keras.Input((5, 6, 3)), layer])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras").layers[0]
+    assert again.get_config() == layer.get_config()
+
+
+@LAYERS
+@pytest.mark.parametrize("activation", ["gelu", keras.activations.tanh, None])
+def test_an_activation_follows(layer_class, activation):
+    x = normal((2, 4, 5, 3), 0)
+    plain = layer_class(3, 2, 2, (2, 3))
+    layer = layer_class(3, 2, 2, (2, 3), activation=activation)
+    y = run(plain, x)
+    layer.build(x.shape)
+    layer.set_weights(plain.get_weights())
+    expected = to_numpy(keras.activations.get(activation)(keras.ops.convert_to_tensor(y)))
+    np.testing.assert_allclose(run(layer, x), expected, rtol=1e-5, atol=1e-6)
+    again = layer_class.from_config(layer.get_config())
+    assert again.activation is layer.activation
+    with pytest.raises(ValueError, match="no such thing"):
+        layer_class(3, 2, 2, 3, activation="no such thing")
+
+
+@LAYERS
+@pytest.mark.parametrize(
+    ("keras_name", "name"),
+    [
+        ("filters", "out_features"),
+        ("kernel_size", "patch_size"),
+        ("strides", "stride"),
+        ("use_bias", "bias"),
+        ("kernel_initializer", "weight_init"),
+        ("bias_initializer", "weight_init"),
+    ],
+)
+def test_the_words_of_other_layers_are_answered(layer_class, keras_name, name):
+    text = f"`{keras_name}` is called `{name}` here. Received: {keras_name}=2"
+    with pytest.raises(ValueError, match=text):
+        layer_class(3, 2, 2, 3, **{keras_name: 2})
+
+
+def test_a_summary_shows_the_size_of_like(capsys):
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.there = Patchify(3, 4, 2, 4, padding="same")
+            self.back = Unpatchify.from_patchify(self.there, out_features=3)
+
+        def call(self, x):
+            return self.back(self.there(x), like=x)
+
+    model = Model()
+    model(normal((2, 9, 7, 3), 0))
+    model.summary()
+    assert "(2, 9, 7, 3)" in capsys.readouterr().out
 
 
 def test_overlap_is_in_the_config():

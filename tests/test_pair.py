@@ -174,6 +174,29 @@ def test_from_patchify_mirrors_the_layer():
     assert Unpatchify.from_patchify(there, out_features=1).out_features == 1
 
 
+def test_from_patchify_carries_over_what_belongs_to_both_directions():
+    options = {"padding": 1, "sequence": True, "implementation": "matmul"}
+    there = Patchify(3, 8, 2, 4, bias=False, activation="gelu", weight_init="zeros", **options)
+    back = Unpatchify.from_patchify(there)
+    assert {name: getattr(back, name) for name in options} == {**options, "padding": ((1, 1),) * 2}
+    assert not back.use_bias
+    assert back.activation is keras.activations.linear
+    assert back.weight_init == "default"
+
+
+def test_the_mirror_of_a_layer_that_tiles_tiles_with_another_patch_too():
+    there = Patchify(3, 8, 2, 16)
+    assert Unpatchify.from_patchify(there, patch_size=8).stride == (8, 8)
+    overlapping = Patchify(3, 8, 2, 16, 4)
+    assert Unpatchify.from_patchify(overlapping, patch_size=8).stride == (4, 4)
+
+
+def test_from_patchify_takes_a_patchify_only():
+    layer = keras.layers.Conv2D(3, 4)
+    with pytest.raises(ValueError, match="`patchify` must be a Patchify. Received: patchify=<Conv"):
+        Unpatchify.from_patchify(layer)
+
+
 def test_from_patchify_reads_the_channels_of_a_built_layer():
     there = Patchify(None, 8, 1, 4)
     there.build((None, None, 5))

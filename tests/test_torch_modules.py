@@ -20,10 +20,18 @@ def channels_last(x):
     return np.moveaxis(x.detach().numpy(), 1, -1)
 
 
-def module_of(case, transposed):
+def padding_of(case):
+    """As much as PyTorch pads at both ends and leaves something of each patch."""
+    return tuple((k - 1) // 2 for k in case.patch)
+
+
+over_padding = pytest.mark.parametrize("padded", [False, True], ids=["valid", "padded"])
+
+
+def module_of(case, transposed, padding=0):
     name = f"Conv{'Transpose' if transposed else ''}{case.data_dim}d"
     channels = (case.token, case.signal) if transposed else (case.signal, case.token)
-    return getattr(torch.nn, name)(*channels, case.patch, case.stride)
+    return getattr(torch.nn, name)(*channels, case.patch, case.stride, padding)
 
 
 def with_weights_of(module, layer):
@@ -35,22 +43,29 @@ def with_weights_of(module, layer):
 
 
 @over_cases(FILLED)
+@over_padding
 @over_implementations
-def test_unpatchify_is_conv_transpose(case, implementation):
-    module = module_of(case, transposed=True)
-    layer = Unpatchify(case.token, case.signal, **case.arguments, implementation=implementation)
-    with_weights_of(module, layer)
-    for size in case.sizes("valid"):
-        expected = channels_last(module(channels_first(case.tokens()), output_size=size))
-        np.testing.assert_allclose(run(layer, case.tokens(), output_spatial_shape=size), expected, **TOLERANCE)
+def test_unpatchify_is_conv_transpose(case, padded, implementation):
+    padding = padding_of(case) if padded else 0
+    module = module_of(case, True, padding)
+    options = {**case.arguments, "padding": padding, "implementation": implementation}
+    layer = with_weights_of(module, Unpatchify(case.token, case.signal, **options))
+    x = case.tokens()
+    for size in case.sizes(layer.padding):
+        expected = channels_last(module(channels_first(x), output_size=size))
+        actual = run(layer, x, output_spatial_shape=size)
+        np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
 @over_cases(FILLED)
+@over_padding
 @over_implementations
-def test_patchify_is_conv(case, implementation):
-    module = module_of(case, transposed=False)
-    layer = with_weights_of(module, Patchify(case.signal, case.token, **case.arguments, implementation=implementation))
-    for size in case.sizes("valid"):
+def test_patchify_is_conv(case, padded, implementation):
+    padding = padding_of(case) if padded else 0
+    module = module_of(case, False, padding)
+    options = {**case.arguments, "padding": padding, "implementation": implementation}
+    layer = with_weights_of(module, Patchify(case.signal, case.token, **options))
+    for size in case.sizes(layer.padding):
         expected = channels_last(module(channels_first(case.signals(size))))
         np.testing.assert_allclose(run(layer, case.signals(size)), expected, **TOLERANCE)
 
@@ -67,7 +82,9 @@ def test_gradients_are_those_of_conv_transpose(case, implementation):
     kernel = np.moveaxis(module.weight.detach().numpy(), (0, 1), (-1, -2))
 
     def function(x, kernel):
-        return unpatchify(x, kernel, stride=case.stride, output_spatial_shape=size, implementation=implementation)
+        return unpatchify(
+            x, kernel, stride=case.stride, output_spatial_shape=size, implementation=implementation
+        )
 
     dx, dkernel = gradients(function, [case.tokens(), kernel], weights)
     np.testing.assert_allclose(dx, channels_last(x.grad), **TOLERANCE)
