@@ -7,7 +7,7 @@ package says or checks about a shape comes from here.
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 # A size: an int, `None`, or a backend's scalar for a size that is known at run time only.
@@ -85,6 +85,19 @@ class Axis(NamedTuple):
             return self.stride - 1 if self.padding == "same" else 0
         # a remainder, not a difference from the grid's size: compilers see that it is bounded
         return (size - self.shortest) % self.stride
+
+    def mean_variance(self, overlap: str) -> float:
+        """The variance of a position of the signal where patches hold numbers of variance 1.
+
+        It is the mean over a period of the stride, gaps included: away from the edges the variance
+        of a position picked at random. `overlap` is `"sum"` or `"mean"`.
+        """
+        if overlap == "sum":
+            return self.patch / self.stride
+        # `more` positions of a period are covered by `least + 1` patches, the others by `least`
+        least, more = divmod(self.patch, self.stride)
+        others = (self.stride - more) / least if least else 0
+        return (more / (least + 1) + others) / self.stride
 
     def reach(self, unused: Size) -> Pair:
         """How far patches reach before and beyond a signal; negative where they fall short."""
@@ -196,6 +209,14 @@ def positive_int(name: str, value) -> int:
     if not _is_positive(value):
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return int(value)
+
+
+def positive_number(name: str, value) -> float:
+    """A positive finite number; an int stays one."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
+    return int(value) if _is_int(value) else float(value)
 
 
 def one_of(name: str, value, choices: Sequence):

@@ -1,20 +1,70 @@
 """Initial kernels and biases: what `weight_init` names.
 
-An output position of a transposed convolution sums over the `in_features` of each patch that covers it. The generic
-rules for the fan-in of its kernel `(*patch, out_features, in_features)` count something else: Keras multiplies the
-patch by the last axis but one of any kernel (`compute_fans` in its `random_initializers.py`), PyTorch by the second
-axis of its `(in, out, *patch)` (`_calculate_fan_in_and_fan_out` in `torch.nn.init`); both arrive at `out_features *
-prod(patch)`. `TorchUniform` keeps that number, in order to draw what PyTorch draws; `FanInUniform` takes `in_features *
-prod(patch)`.
+Both layers keep a kernel `(*patch, signal, token)`, and `f = prod(patch)`. Which of its axes are
+inputs is not in its shape. The generic rules for a fan-in guess: Keras multiplies the patch by the
+last axis but one of any kernel (`compute_fans` in its `random_initializers.py`), PyTorch by the
+second axis of its `(token, signal, *patch)` (`_calculate_fan_in_and_fan_out` in `torch.nn.init`).
+Both arrive at `f * signal`. That is the fan-in of a convolution. A transposed convolution sums over
+the token channels of each patch instead.
+
+Each name has a class here. Kernels are uniform in `[-b, b]`, `b = sqrt(gain / fan)`:
+
+| name | class | gain | fan | bias |
+|---|---|---|---|---|
+| `"default"` | `TorchUniform` | 1 | `f * signal` | as the kernel |
+| `"fan_in"` | `FanInUniform` | 6 | `f *` the channels of the layer's input | 0 |
+| `"glorot"` | `LinearGlorotUniform` | 6 | `f * signal + token` | 0 |
+| `"unit_variance"` | `UnitVarianceUniform` | 3 | the variance of an output of unit numbers | 0 |
+
+`"zeros"` is Keras's initializer. A layer tells a class what it does with its kernel, so that a
+class draws what its name does, on either layer. In a layer of Keras the kernel is taken for that of
+an `Unpatchify` whose patches tile; another one needs `fan`.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_unpatchify import geometry
 
-NAMES = ("default", "zeros", "fan_in")
+
+class Kernel(NamedTuple):
+    """What a layer does with a kernel: the shape `(*patch, signal, token)`, and how patches meet.
+
+    `overlap` is `"sum"` or `"mean"` for the kernel of an `Unpatchify`, and `None` for that of a
+    `Patchify`, whose patches meet nowhere.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[geometry.Axis, ...]
+    overlap: str | None
+
+    @property
+    def positions(self) -> int:
+        """The positions of a patch."""
+        return math.prod(self.shape[:-2])
+
+    @property
+    def inputs(self) -> int:
+        """The channels of the input."""
+        return self.shape[-2 if self.overlap is None else -1]
+
+    @property
+    def variance(self) -> float:
+        """The variance of an output where input and kernel have variance 1.
+
+        That is the number of products in a token. A position of the signal has their mean number,
+        or less with `overlap="mean"`.
+        """
+        if self.overlap is None:
+            return self.inputs * self.positions
+        return self.inputs * math.prod(axis.mean_variance(self.overlap) for axis in self.axes)
+
+
+def _tiling(shape):
+    """The kernel as that of an `Unpatchify` whose patches tile, the best guess from its shape."""
+    return Kernel(tuple(shape), geometry.make_axes(shape[:-2], data_dim=len(shape) - 2), "sum")
 
 
 class _FanUniform(keras.initializers.Initializer):
@@ -22,17 +72,24 @@ class _FanUniform(keras.initializers.Initializer):
 
     gain = None
 
-    def __init__(self, fan=None, seed=None):
+    def __init__(
+        self, fan: float | None = None, seed: int | keras.random.SeedGenerator | None = None
+    ):
         if not (seed is None or isinstance(seed, (int, keras.random.SeedGenerator))):
             raise ValueError(
-                f"`seed` must be an integer, a `keras.random.SeedGenerator`, or None. Received: seed={seed!r}"
+                "`seed` must be an integer, a `keras.random.SeedGenerator`, or None. "
+                f"Received: seed={seed!r}"
             )
-        self.fan = None if fan is None else geometry.positive_int("fan", fan)
+        self.fan = None if fan is None else geometry.positive_number("fan", fan)
         self.seed = seed
 
     def __call__(self, shape, dtype=None):
-        bound = math.sqrt(self.gain / (self.fan or self.kernel_fan(shape)))
+        bound = math.sqrt(self.gain / (self.fan or self.kernel_fan(_tiling(shape))))
         return keras.initializers.RandomUniform(-bound, bound, seed=self.seed)(shape, dtype=dtype)
+
+    def serving(self, kernel: Kernel) -> "_FanUniform":
+        """The same draw with the fan of this kernel, where none was given."""
+        return type(self)(self.fan or self.kernel_fan(kernel), self.seed)
 
     def get_config(self):
         return {"fan": self.fan, "seed": keras.saving.serialize_keras_object(self.seed)}
@@ -46,39 +103,95 @@ class _FanUniform(keras.initializers.Initializer):
 class TorchUniform(_FanUniform):
     """PyTorch's default draw for a convolution or transposed convolution: `b = 1 / sqrt(fan)`.
 
-    PyTorch writes it as a Kaiming-uniform draw with `a = sqrt(5)`, which is this bound (`_ConvNd.reset_parameters`).
+    PyTorch writes it as a Kaiming-uniform draw with `a = sqrt(5)`, which is this bound
+    (`_ConvNd.reset_parameters`). A layer draws its bias from the same range, with the next seed.
 
     Args:
-        fan: `None` reads it from a kernel `(*patch, signal, token)`, as `prod(patch) * signal`.
+        fan: `None` reads it from the kernel, as `prod(patch) * signal`.
         seed: int or `keras.random.SeedGenerator`, or `None`.
     """
 
     gain = 1
 
     @staticmethod
-    def kernel_fan(shape):
+    def kernel_fan(kernel: Kernel) -> int:
         """`prod(patch) * signal`."""
-        return math.prod(shape[:-1])
+        return kernel.positions * kernel.shape[-2]
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
 class FanInUniform(_FanUniform):
-    """The Kaiming-uniform draw with a transposed convolution's own fan-in: `b = sqrt(6 / fan)`.
+    """The Kaiming-uniform draw with the layer's own input channels: `b = sqrt(6 / fan)`.
 
     Args:
-        fan: `None` reads it from a kernel `(*patch, out_features, in_features)`, as `prod(patch) * in_features`.
+        fan: `None` takes `prod(patch) * in_features` of the layer. These are signal channels for
+            `Patchify`, token channels for `Unpatchify` and for a layer of Keras.
         seed: int or `keras.random.SeedGenerator`, or `None`.
     """
 
     gain = 6
 
     @staticmethod
-    def kernel_fan(shape):
+    def kernel_fan(kernel: Kernel) -> int:
         """`prod(patch) * in_features`."""
-        return math.prod(shape[:-2]) * shape[-1]
+        return kernel.positions * kernel.inputs
 
 
-def check(weight_init):
+@keras.saving.register_keras_serializable("keras_unpatchify")
+class LinearGlorotUniform(_FanUniform):
+    """The Glorot-uniform draw of the equivalent linear map: `b = sqrt(6 / fan)`.
+
+    The linear map has `prod(patch) * signal` channels on one side and `token` on the other. ViT,
+    MAE and DiT draw their patch embedding, MAE and DiT their linear head from it. Keras's
+    `"glorot_uniform"` multiplies both numbers of channels by the patch.
+
+    Args:
+        fan: `None` reads it from the kernel, as `prod(patch) * signal + token`.
+        seed: int or `keras.random.SeedGenerator`, or `None`.
+    """
+
+    gain = 6
+
+    @staticmethod
+    def kernel_fan(kernel: Kernel) -> int:
+        """`prod(patch) * signal + token`."""
+        return kernel.positions * kernel.shape[-2] + kernel.shape[-1]
+
+
+@keras.saving.register_keras_serializable("keras_unpatchify")
+class UnitVarianceUniform(_FanUniform):
+    """Unit variance in, unit variance out: `b = sqrt(3 / fan)`, the kernel's variance is `1 / fan`.
+
+    If the numbers of the input are independent, of mean 0 and variance 1, those of the output have
+    variance 1, away from padding. Where patches overlap unevenly or leave gaps, positions of a
+    signal differ in variance. Then 1 is the mean over a period of the stride, gaps included: the
+    variance of a position picked at random, and of a long signal.
+
+    Args:
+        fan: `None` takes `prod(patch) * signal` for a token, and `token * prod(patch) /
+            prod(stride)` for a signal. With `overlap="mean"` the quotient is replaced by the mean
+            over positions of `1 / n`, for the `n` patches that cover one, or 0 in a gap.
+        seed: int or `keras.random.SeedGenerator`, or `None`.
+    """
+
+    gain = 3
+
+    @staticmethod
+    def kernel_fan(kernel: Kernel) -> float:
+        """The variance of an output where input and kernel have variance 1."""
+        return kernel.variance
+
+
+DRAWS = {
+    "default": TorchUniform,
+    "fan_in": FanInUniform,
+    "glorot": LinearGlorotUniform,
+    "unit_variance": UnitVarianceUniform,
+}
+NAMES = ("default", "zeros", "fan_in", "glorot", "unit_variance")
+
+
+def check(weight_init: Any) -> Any:
     """`weight_init` as one of `NAMES` or an initializer of its own seed."""
     if isinstance(weight_init, str) and weight_init in NAMES:
         return weight_init
@@ -88,8 +201,8 @@ def check(weight_init):
             raise ValueError("None names no initializer")
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"`weight_init` must be one of {', '.join(map(repr, NAMES))}, or a Keras initializer or its name. "
-            f"Received: weight_init={weight_init!r} ({error})"
+            f"`weight_init` must be one of {', '.join(map(repr, NAMES))}, or a Keras initializer "
+            f"or its name. Received: weight_init={weight_init!r} ({error})"
         ) from error
     return (
         initializer.clone()
@@ -98,16 +211,14 @@ def check(weight_init):
     )
 
 
-def kernel_and_bias(weight_init, kernel_shape, in_features):
-    """The initializers of a kernel `(*patch, signal, token)` and its bias."""
-    if weight_init == "default":
-        weight_init = TorchUniform()
-    elif weight_init == "fan_in":
-        weight_init = FanInUniform(math.prod(kernel_shape[:-2]) * in_features)
-    if not isinstance(weight_init, TorchUniform):
+def kernel_and_bias(weight_init: Any, kernel: Kernel) -> tuple[Any, Any]:
+    """The initializers of a kernel and of its bias, for what `check` returned."""
+    if isinstance(weight_init, str) and weight_init in DRAWS:
+        weight_init = DRAWS[weight_init]()
+    if not isinstance(weight_init, _FanUniform):
         return weight_init, "zeros"
-    seed = weight_init.seed
-    next_seed = seed + 1 if isinstance(seed, int) else seed
-    return weight_init, TorchUniform(
-        weight_init.fan or weight_init.kernel_fan(kernel_shape), next_seed
-    )
+    draw = weight_init.serving(kernel)
+    if not isinstance(draw, TorchUniform):
+        return draw, "zeros"
+    next_seed = draw.seed + 1 if isinstance(draw.seed, int) else draw.seed
+    return draw, TorchUniform(draw.fan, next_seed)

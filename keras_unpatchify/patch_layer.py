@@ -24,6 +24,8 @@ class PatchLayer(keras.layers.Layer):
     """
 
     BIASES = (True, False)
+    # How what patches give to one position is combined; tokens have no such positions.
+    overlap = None
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class PatchLayer(keras.layers.Layer):
         geometry.check_elements("kernel", kernel_shape, geometry.MAX_KERNEL_ELEMENTS)
         self.channels = in_features
         kernel_initializer, bias_initializer = initializers.kernel_and_bias(
-            self.weight_init, kernel_shape, in_features
+            self.weight_init, initializers.Kernel(kernel_shape, self.axes, self.overlap)
         )
         self.kernel = self.add_weight(
             name="kernel",

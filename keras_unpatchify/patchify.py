@@ -35,6 +35,14 @@ class Patchify(PatchLayer):
             - `"zeros"`: kernel and bias are zero.
             - `"fan_in"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`.
               The bias is zero.
+            - `"glorot"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f +
+              out_features))`: the Glorot draw of the equivalent linear map, as in ViT, MAE and
+              DiT. The bias is zero.
+            - `"unit_variance"`: the kernel is uniform in `[-b, b]`, `b = sqrt(3 / (in_features *
+              f))`. The bias is zero. A signal of variance 1 gives tokens of variance 1.
+
+            `keras_unpatchify.initializers` explains the draws, and has each as an initializer that
+            takes a seed.
         padding: how the signal is padded with zeros before it is patched. Defaults to `"valid"`.
 
             - `"valid"`: not at all. What fills no patch at the end is dropped.

@@ -40,6 +40,13 @@ class Unpatchify(PatchLayer):
             - `"fan_in"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`.
               The bias is zero. For unit tokens and tiling patches a position has the variance
               `2 / prod(stride)`, whatever `in_features` is.
+            - `"glorot"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features +
+              out_features * f))`: the Glorot draw of the equivalent linear head, as in MAE and
+              DiT. The bias is zero.
+            - `"unit_variance"`: the kernel is uniform in `[-b, b]`, `b = sqrt(3 * prod(stride) /
+              (in_features * f))`; with `overlap="mean"` it accounts for the division too. The
+              bias is zero. Unit tokens give a signal of variance 1, on average over its
+              positions.
 
             `keras_unpatchify.initializers` explains the draws, and has each as an initializer that
             takes a seed.

@@ -87,7 +87,8 @@ BAD_ARGUMENTS += [
 BAD_ARGUMENTS += [
     (
         {"weight_init": value},
-        "`weight_init` must be one of 'default', 'zeros', 'fan_in', or a Keras initializer or its name. "
+        "`weight_init` must be one of 'default', 'zeros', 'fan_in', 'glorot', 'unit_variance', "
+        "or a Keras initializer or its name. "
         f"Received: weight_init={value!r}",
     )
     for value in ("Default", "no such draw", None, 3, {"class_name": "none"})
