@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_unpatchify import geometry, ops
+from keras_unpatchify import from_keras, geometry, ops
 from keras_unpatchify.patch_layer import PatchLayer
 
 
@@ -125,6 +125,29 @@ class Patchify(PatchLayer):
             bias_constraint=bias_constraint,
             **kwargs,
         )
+
+    @classmethod
+    def from_conv(cls, layer: keras.layers.Layer) -> "Patchify":
+        """The same function as a convolution of Keras, with its settings and weights.
+
+        Name, dtype policy, activation, regularizers, constraints and the trainable flag are the
+        layer's, and so are the weights if it is built. If not, `in_features` is `None`; the kernel
+        will be drawn by the layer's own initializer, and the bias will be zero, whatever
+        `bias_initializer` is.
+
+        Args:
+            layer: a `Conv1D`, `Conv2D` or `Conv3D` of Keras.
+
+        Raises:
+            ValueError: if it is something else, a subclass included, or if it has dilation,
+                groups, causal padding, channels first, or LoRA.
+
+        Example:
+            >>> conv = keras.layers.Conv2D(512, 16, strides=16)
+            >>> Patchify.from_conv(conv).patch_size
+            (16, 16)
+        """
+        return from_keras.with_weights(cls(**from_keras.conv_arguments(layer)), layer)
 
     def build(self, input_shape):
         """Creates the kernel and the bias."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_unpatchify import geometry, ops
+from keras_unpatchify import from_keras, geometry, ops
 from keras_unpatchify.patch_layer import PatchLayer
 from keras_unpatchify.patchify import Patchify
 
@@ -186,6 +186,29 @@ class Unpatchify(PatchLayer):
                 "`out_features` here."
             )
         return cls(**config)
+
+    @classmethod
+    def from_conv_transpose(cls, layer: keras.layers.Layer) -> "Unpatchify":
+        """The same function as a transposed convolution of Keras, with its settings and weights.
+
+        Name, dtype policy, activation, regularizers, constraints and the trainable flag are the
+        layer's, and so are the weights if it is built. If not, `in_features` is `None`; the kernel
+        will be drawn by the layer's own initializer, and the bias will be zero, whatever
+        `bias_initializer` is. The positions are those of Keras 3.15.
+
+        Args:
+            layer: a `Conv1DTranspose`, `Conv2DTranspose` or `Conv3DTranspose` of Keras.
+
+        Raises:
+            ValueError: if it is something else, a subclass included, or if it has dilation,
+                channels first, or an output larger than the natural size.
+
+        Example:
+            >>> conv = keras.layers.Conv2DTranspose(64, 4, strides=2, padding="same")
+            >>> Unpatchify.from_conv_transpose(conv).patch_size
+            (4, 4)
+        """
+        return from_keras.with_weights(cls(**from_keras.conv_transpose_arguments(layer)), layer)
 
     def build(self, x_shape, like_shape=None):
         """Creates the kernel and the bias."""

@@ -1,0 +1,122 @@
+"""Convolutions of Keras as arguments and weights of the layers here.
+
+A transposed convolution of Keras takes a window of the natural size `(grid - 1) * stride + kernel`.
+On all backends it is this one, per axis, with Keras 3.15:
+
+| padding | output_padding | before the window | size of the window |
+|---|---|---|---|
+| `"valid"` | `None` | 0 | `(grid - 1) * stride + max(kernel, stride)` |
+| `"valid"` | `n` | 0 | `(grid - 1) * stride + kernel + n` |
+| `"same"` | `None` | `max(kernel - stride, 0) // 2` | `grid * stride` |
+| `"same"` | `n` | `max(kernel - kernel % 2 - n, 0) // 2` | `(grid - 1) * stride + kernel % 2 + n` |
+
+Two backends have gone other ways. On torch, earlier Keras begins some windows of `"same"` one
+position later. On tensorflow, `"same"` with an even kernel and `output_padding=0` does not run.
+"""
+
+from typing import Any
+
+import keras
+
+CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+
+
+def conv_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The arguments of the `Patchify` that computes what a convolution does."""
+    _check(layer, CONVOLUTIONS)
+    return {**_arguments(layer, input_axis=-2), "padding": layer.padding}
+
+
+def conv_transpose_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The arguments of the `Unpatchify` that computes what a transposed convolution does."""
+    _check(layer, TRANSPOSED)
+    return {**_arguments(layer, input_axis=-1), "padding": _crops(layer)}
+
+
+def with_weights(converted: keras.layers.Layer, layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The converted layer, built and with the weights of the original if that is built."""
+    if layer.built:
+        converted.build((*(None,) * (layer.rank + 1), converted.in_features))
+        converted.set_weights(layer.get_weights())
+    return converted
+
+
+def _check(layer, classes):
+    """Refuses what is no layer of these classes, or computes what no layer here does."""
+    if type(layer) not in classes:
+        names = ", ".join(cls.__name__ for cls in classes)
+        raise ValueError(
+            f"`layer` must be one of Keras's {names}, and of no subclass, which may compute "
+            f"something else. Received: layer={layer!r}"
+        )
+    _check_setting(layer, "data_format", "channels_last")
+    _check_setting(layer, "dilation_rate", (1,) * layer.rank)
+    _check_setting(layer, "groups", 1)
+    _check_setting(layer, "lora_rank", None)
+    if layer.padding == "causal":
+        _refuse(layer, "padding", "'valid' or 'same'")
+
+
+def _check_setting(layer, name, needed):
+    if getattr(layer, name, needed) != needed:
+        _refuse(layer, name, repr(needed))
+
+
+def _refuse(layer, name, needed):
+    raise ValueError(
+        f"To be converted, a layer must have {name}={needed}. "
+        f"Received: {name}={getattr(layer, name)!r}, in the layer {layer.name!r}. "
+        "Leave this layer as it is."
+    )
+
+
+def _arguments(layer, input_axis):
+    return {
+        "in_features": layer.kernel.shape[input_axis] if layer.built else None,
+        "out_features": layer.filters,
+        "data_dim": layer.rank,
+        "patch_size": layer.kernel_size,
+        "stride": layer.strides,
+        "bias": layer.use_bias,
+        "weight_init": layer.kernel_initializer,
+        "activation": layer.activation,
+        "kernel_regularizer": layer.kernel_regularizer,
+        "bias_regularizer": layer.bias_regularizer,
+        "activity_regularizer": layer.activity_regularizer,
+        "kernel_constraint": layer.kernel_constraint,
+        "bias_constraint": layer.bias_constraint,
+        "name": layer.name,
+        "dtype": layer.dtype_policy,
+        "trainable": layer.trainable,
+    }
+
+
+def _crops(layer):
+    """What is cropped from the natural size, as the argument `padding`."""
+    if layer.padding == "same" and layer.output_padding is None:
+        return "same"
+    outputs = layer.output_padding or (None,) * layer.rank
+    crops = [_crop(*axis, layer.padding) for axis in zip(layer.kernel_size, layer.strides, outputs)]
+    if any(after < 0 for _, after in crops):
+        raise ValueError(
+            "To be converted, a transposed convolution must give at most the natural size, "
+            "(grid - 1) * stride + kernel. "
+            f"Received: kernel_size={layer.kernel_size}, strides={layer.strides}, "
+            f"padding={layer.padding!r}, output_padding={layer.output_padding}, in the layer "
+            f"{layer.name!r}. Leave this layer as it is."
+        )
+    return crops
+
+
+def _crop(kernel, stride, output_padding, padding):
+    """Positions before and after the window; negative where it ends after the natural size."""
+    if padding == "valid":
+        return 0, -(max(stride - kernel, 0) if output_padding is None else output_padding)
+    total = kernel - kernel % 2 - output_padding
+    before = max(total, 0) // 2
+    return before, total - before
