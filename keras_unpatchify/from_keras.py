@@ -97,24 +97,18 @@ def _arguments(layer, input_axis):
 
 
 def _crops(layer):
-    """What is cropped from the natural size, as the argument `padding`."""
+    """What is cropped from the natural size, as the argument `padding`; negative, what is added."""
     if layer.padding == "same" and layer.output_padding is None:
         return "same"
     outputs = layer.output_padding or (None,) * layer.rank
+    if any(n is not None and not 0 <= n < stride for n, stride in zip(outputs, layer.strides)):
+        _refuse(layer, "output_padding", f"None, or at least 0 and less than {layer.strides}")
     crops = [_crop(*axis, layer.padding) for axis in zip(layer.kernel_size, layer.strides, outputs)]
-    if any(after < 0 for _, after in crops):
-        raise ValueError(
-            "To be converted, a transposed convolution must give at most the natural size, "
-            "(grid - 1) * stride + kernel. "
-            f"Received: kernel_size={layer.kernel_size}, strides={layer.strides}, "
-            f"padding={layer.padding!r}, output_padding={layer.output_padding}, in the layer "
-            f"{layer.name!r}. Leave this layer as it is."
-        )
-    return crops
+    return crops if any(map(any, crops)) else "valid"
 
 
 def _crop(kernel, stride, output_padding, padding):
-    """Positions before and after the window; negative where it ends after the natural size."""
+    """Positions before and after the window; negative where it ends beyond the natural size."""
     if padding == "valid":
         return 0, -(max(stride - kernel, 0) if output_padding is None else output_padding)
     total = kernel - kernel % 2 - output_padding

@@ -29,7 +29,7 @@ class Axis(NamedTuple):
     """One axis of a patching: patches of `patch` positions, one every `stride`.
 
     `padding` is what the signal is padded with before it is patched: `(before, after)` zeros, or
-    `"same"`, which pads as much as `ceil(size / stride)` patches need, half of it (rounded down)
+    positions that are left out at the end where `after` is negative; or `"same"`, which pads as much as `ceil(size / stride)` patches need, half of it (rounded down)
     before, as Keras does.
     """
 
@@ -157,7 +157,7 @@ def make_axes(patch_size, stride=None, padding="valid", data_dim=None) -> tuple[
     """
     patch = per_axis("patch_size", patch_size, data_dim)
     strides = patch if stride is None else per_axis("stride", stride, len(patch))
-    padding = as_padding(padding, patch)
+    padding = as_padding(padding, patch, strides)
     if padding == "valid":
         padding = ((0, 0),) * len(patch)
     elif padding == "same":
@@ -176,20 +176,24 @@ def per_axis(name: str, value, data_dim: int) -> tuple[int, ...]:
     return tuple(map(int, entries))
 
 
-def as_padding(padding, patch: Sequence[int]) -> str | tuple[tuple[int, int], ...]:
+def as_padding(
+    padding, patch: Sequence[int], stride: Sequence[int]
+) -> str | tuple[tuple[int, int], ...]:
     """`"valid"`, `"same"`, or a pair `(before, after)` for each axis of the patch.
 
-    Takes those, an int, or an int or a pair per axis, each less than the patch.
+    Takes those, an int, or an int or a pair per axis, each less than the patch. `after` may be
+    negative, and is then more than `-stride`.
     """
     if isinstance(padding, str) and padding in ("valid", "same"):
         return padding
     entries = _entries(padding, len(patch))
     pairs = [entry if isinstance(entry, (tuple, list)) else (entry, entry) for entry in entries]
-    if len(pairs) != len(patch) or not all(map(_is_padding, pairs, patch)):
+    if len(pairs) != len(patch) or not all(map(_is_padding, pairs, patch, stride)):
         raise ValueError(
             "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair "
-            f"(before, after), each at least 0 and less than the patch {tuple(patch)}. "
-            f"Received: padding={padding!r}"
+            "(before, after), where 0 <= before < patch and -stride < after < patch. "
+            f"Received: padding={padding!r}, with patch_size={tuple(patch)} and "
+            f"stride={tuple(stride)}"
         )
     return tuple((int(before), int(after)) for before, after in pairs)
 
@@ -200,8 +204,11 @@ def _entries(value, data_dim):
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * data_dim
 
 
-def _is_padding(pair, patch):
-    return len(pair) == 2 and all(_is_int(n) and 0 <= n < patch for n in pair)
+def _is_padding(pair, patch, stride):
+    if len(pair) != 2 or not all(map(_is_int, pair)):
+        return False
+    before, after = pair
+    return 0 <= before < patch and -stride < after < patch
 
 
 def positive_int(name: str, value) -> int:

@@ -31,7 +31,8 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
         stride: positions from one patch to the next, an int or one per axis; `None` is the patch.
         padding: `"valid"` drops what fills no patch at the end. `"same"` pads with zeros, half of
             them (rounded down) before. An int, or per axis an int or a pair `(before, after)`,
-            pads with so many zeros, each number less than the patch.
+            pads with so many zeros, each number less than the patch. A negative `after` leaves
+            out so many positions, fewer than the stride.
         implementation: `"auto"`, `"conv_transpose"` (here its adjoint, the backend's
             convolution) or `"matmul"`.
 

@@ -59,7 +59,7 @@ class PatchLayer(keras.layers.Layer):
         self.out_features = geometry.positive_int("out_features", out_features)
         self.data_dim = geometry.one_of("data_dim", data_dim, (1, 2, 3))
         self.axes = geometry.make_axes(patch_size, stride, padding, self.data_dim)
-        self.padding = geometry.as_padding(padding, self.patch_size)
+        self.padding = geometry.as_padding(padding, self.patch_size, self.stride)
         self.sequence = geometry.one_of("sequence", sequence, (True, False))
         self.use_bias = geometry.one_of("bias", bias, self.BIASES)
         self.weight_init = initializers.check(weight_init)

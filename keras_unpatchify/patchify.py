@@ -49,7 +49,8 @@ class Patchify(PatchLayer):
             - `"same"`: as much as `ceil(size / stride)` patches need, half of it (rounded down)
               before. Nothing is dropped.
             - an int, or for each axis an int or a pair `(before, after)`: by so many positions,
-              each number less than the patch. This is the padding of PyTorch's `ConvNd`.
+              each number less than the patch. This is the padding of PyTorch's `ConvNd`. `after`
+              may be negative, more than `-stride`: so many positions at the end are left out.
         sequence: bool, whether to return tokens as a sequence, `(batch, tokens, out_features)`,
             row by row, instead of a grid. Defaults to `False`.
         activation: a name or callable, applied to the tokens. Defaults to `None`.

@@ -56,7 +56,9 @@ class Unpatchify(PatchLayer):
             - `"same"`: what `Patchify` pads with `"same"`.
             - an int, or for each axis an int or a pair `(before, after)`: so many positions, each
               number less than the patch. This is the padding of PyTorch's `ConvTransposeNd`, whose
-              `output_padding` is a choice of `output_spatial_shape`.
+              `output_padding` is a choice of `output_spatial_shape`. `after` may be negative, more
+              than `-stride`: so many positions are added. So `output_padding=p` beside `padding=n`
+              is `(n, n - p)`.
         sequence: bool, whether tokens come as a sequence, `(batch, tokens, in_features)`, row by
             row, instead of a grid. The grid is then that of `output_spatial_shape` or `like`,
             which must be passed if `data_dim` is more than 1. Defaults to `False`.
@@ -201,7 +203,7 @@ class Unpatchify(PatchLayer):
 
         Raises:
             ValueError: if it is something else, a subclass included, or if it has dilation,
-                channels first, or an output larger than the natural size.
+                channels first, or an `output_padding` that is not less than the stride.
 
         Example:
             >>> conv = keras.layers.Conv2DTranspose(64, 4, strides=2, padding="same")

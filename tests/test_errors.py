@@ -67,8 +67,9 @@ BAD_ARGUMENTS += [
 BAD_ARGUMENTS += [
     (
         {"padding": value},
-        "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair (before, after), each "
-        f"at least 0 and less than the patch (4, 4). Received: padding={value!r}",
+        "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair "
+        "(before, after), where 0 <= before < patch and -stride < after < patch. "
+        f"Received: padding={value!r}, with patch_size=(4, 4) and stride=(4, 4)",
     )
     for value in (
         "SAME",
@@ -81,6 +82,8 @@ BAD_ARGUMENTS += [
         (1,),
         (1, 2, 3),
         ((0, 1), (2, 4)),
+        ((0, 1), (2, -4)),
+        ((-1, 1), 0),
         ((1, 2, 3), 1),
     )
 ]

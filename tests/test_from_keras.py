@@ -25,18 +25,12 @@ TABLE = [
     for output_padding in (None, *range(stride))
     if not (padding == "same" and kernel % 2 == 0 and output_padding == 0)
 ]
-# What is larger than the natural size.
-BEYOND = [
-    (kernel, stride, padding, output_padding)
-    for kernel, stride, padding, output_padding in TABLE
-    if (padding == "valid" and (output_padding or (output_padding is None and stride > kernel)))
-    or (padding == "same" and output_padding and kernel % 2 + output_padding > kernel)
-]
 SEVERAL_AXES = [
     (L.Conv2DTranspose, ((4, 3), (2, 3), "valid", None)),
     (L.Conv2DTranspose, ((2, 5), (3, 2), "same", None)),
     (L.Conv2DTranspose, ((5, 4), (2, 3), "same", (0, 1))),
-    (L.Conv3DTranspose, ((2, 3, 4), (2, 1, 3), "valid", (0, 0, 0))),
+    (L.Conv2DTranspose, ((2, 4), (3, 2), "valid", None)),
+    (L.Conv3DTranspose, ((2, 3, 4), (2, 1, 3), "valid", (1, 0, 2))),
     (L.Conv3DTranspose, ((3, 5, 4), (1, 2, 2), "same", None)),
 ]
 
@@ -59,26 +53,12 @@ def assert_same_function(layer, converted, shape):
     assert output == (*unknown, expected.shape[-1])
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE if row not in BEYOND], ids=str)
+@pytest.mark.parametrize("row", TABLE, ids=str)
 def test_the_table_of_transposed_convolutions(row):
     kernel, stride, padding, output_padding = row
     layer = L.Conv1DTranspose(2, kernel, stride, padding, output_padding=output_padding)
     with_random_weights(layer, 4, 3)
     assert_same_function(layer, Unpatchify.from_conv_transpose(layer), (4, 3))
-
-
-@pytest.mark.parametrize("row", BEYOND, ids=str)
-def test_more_than_the_natural_size_is_refused(row):
-    kernel, stride, padding, output_padding = row
-    layer = L.Conv1DTranspose(2, kernel, stride, padding, output_padding=output_padding, name="up")
-    text = (
-        "To be converted, a transposed convolution must give at most the natural size, "
-        f"(grid - 1) * stride + kernel. Received: kernel_size={(kernel,)}, strides={(stride,)}, "
-        f"padding={padding!r}, output_padding={layer.output_padding}, in the layer 'up'. "
-        "Leave this layer as it is."
-    )
-    with pytest.raises(ValueError, match=re.escape(text)):
-        Unpatchify.from_conv_transpose(layer)
 
 
 @pytest.mark.parametrize(("keras_class", "row"), SEVERAL_AXES, ids=str)
@@ -149,6 +129,13 @@ def test_every_setting_is_carried_over(keras_class, convert):
     assert config["in_features"] == 4
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_padding_keeps_its_name(padding):
+    assert Patchify.from_conv(L.Conv2D(5, 3, 2, padding)).padding == padding
+    layer = L.Conv2DTranspose(5, 3, 2, padding)
+    assert Unpatchify.from_conv_transpose(layer).padding == padding
+
+
 @CONVERSIONS
 def test_weights_are_copies(keras_class, convert):
     layer = with_random_weights(keras_class(5, 3, 2), 9, 9, 4)
@@ -188,7 +175,19 @@ def lora(layer):
     return layer
 
 
+def out_of_range(layer):
+    """As a layer of a Keras that did not check it."""
+    layer.output_padding = (0, 2)
+    return layer
+
+
 MISFITS = [
+    (
+        Unpatchify.from_conv_transpose,
+        out_of_range(L.Conv2DTranspose(4, 3, (3, 2))),
+        "output_padding=None, or at least 0 and less than (3, 2)",
+        "(0, 2)",
+    ),
     (Patchify.from_conv, L.Conv2D(4, 3, dilation_rate=2), "dilation_rate=(1, 1)", "(2, 2)"),
     (Patchify.from_conv, L.Conv2D(4, 3, groups=2), "groups=1", "2"),
     (Patchify.from_conv, L.Conv1D(4, 3, padding="causal"), "padding='valid' or 'same'", "'causal'"),

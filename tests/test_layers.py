@@ -52,6 +52,24 @@ def test_patchify_computes_what_its_weights_say(case, padding):
         np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
+@over_cases(COMPACT)
+@over_implementations
+def test_a_negative_padding_adds_to_the_signal_what_patchify_leaves_out(case, implementation):
+    padding = tuple((k // 2, 1 - s) for k, s in zip(case.patch, case.stride))
+    options = {"padding": padding, "implementation": implementation}
+    there, back = patchify_layer(case, **options), unpatchify_layer(case, **options)
+    y = run(back, case.tokens())
+    x = case.signals(y.shape[1:-1])
+    weights = [to_numpy(weight) for weight in back.weights]
+    expected = reference.unpatchify(case.tokens(), *weights, stride=case.stride, padding=padding)
+    np.testing.assert_allclose(y, expected, **TOLERANCE)
+    tokens = run(there, x)
+    weights = [to_numpy(weight) for weight in there.weights]
+    expected = reference.patchify(x, *weights, stride=case.stride, padding=padding)
+    assert tokens.shape == case.tokens().shape
+    np.testing.assert_allclose(tokens, expected, **TOLERANCE)
+
+
 @over_cases()
 @over_paddings
 def test_the_symbolic_shape_is_the_eager_shape(case, padding):
