@@ -77,6 +77,25 @@ def model_parallel(axis, splits):
     return step(model)
 
 
+def divided():
+    """The height of every image divided over two devices."""
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("height",))
+    model = build()
+    weights = [variable.value for variable in model.trainable_variables]
+
+    def loss(weights, x, y):
+        return keras.ops.mean(keras.ops.square(model.stateless_call(weights, [], x)[0] - y))
+
+    arrays = [jax.device_put(a, NamedSharding(mesh, PartitionSpec(None, "height"))) for a in data()]
+    assert arrays[0].sharding.shard_shape(arrays[0].shape) == (16, 4, 9, 4)
+    weights = jax.device_put(weights, NamedSharding(mesh, PartitionSpec()))
+    gradients = jax.jit(jax.grad(loss))(weights, *arrays)
+    return [np.asarray(w - RATE * g) for w, g in zip(weights, gradients)]
+
+
 def mirrored():
     import tensorflow as tf
 
@@ -111,6 +130,7 @@ WAYS = {
     "data": data_parallel,
     "embedding": lambda: model_parallel(-1, 4),
     "signal": lambda: model_parallel(-2, 2),
+    "divided": divided,
     "mirrored": mirrored,
     "ddp": ddp,
 }

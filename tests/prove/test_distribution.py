@@ -58,9 +58,10 @@ def assert_same_step(weights, single):
 
 
 @pytest.mark.jax_backend
-@pytest.mark.parametrize("way", ["data", "embedding", "signal"])
+@pytest.mark.parametrize("way", ["data", "embedding", "signal", "divided"])
 def test_jax_on_eight_devices(way, single, tmp_path):
-    """The batch split in eight; both kernels split over embedding channels in four, over signal channels in two."""
+    """The batch split in eight; both kernels split over embedding channels in four, over signal channels in two;
+    the height of the images divided in two."""
     assert_same_step(weights(tmp_path, way), single)
 
 
