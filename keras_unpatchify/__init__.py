@@ -1,7 +1,22 @@
-"""Un-patching for Keras 3: a grid of token embeddings back to a signal, and a signal to tokens, on every backend."""
+"""Keras 3 layers that turn token embeddings back into a signal, and a signal into tokens.
 
+Public are the names below, and the modules `ops` (the same functions, stateless) and
+`initializers`. Every other module may change without notice.
+"""
+
+from keras_unpatchify import initializers, ops
 from keras_unpatchify.patchify import Patchify
 from keras_unpatchify.torch_weights import load_torch_weights, to_torch_weights
 from keras_unpatchify.unpatchify import Unpatchify
 
-__all__ = ["Patchify", "Unpatchify", "load_torch_weights", "to_torch_weights"]
+__version__ = "0.1.0"
+
+__all__ = [
+    "Patchify",
+    "Unpatchify",
+    "__version__",
+    "initializers",
+    "load_torch_weights",
+    "ops",
+    "to_torch_weights",
+]

@@ -1,20 +1,23 @@
 """Sizes along each axis of a patching: the grid of a signal, the signals of a grid, the edges.
 
-A size is an int, or `None` where it is not known yet. The arithmetic of `Axis` also takes the
-scalars by which a backend stands for a size that it learns at run time. Everything that the
-package says or checks about a shape comes from here.
+A size is an int, or `None` where it is not known yet. The arithmetic of `Axis` also takes a
+backend's scalar for a size that is known only at run time. Every shape that the package reports or
+checks is computed here.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-# A size: an int, `None`, or a backend's scalar for a size that is known at run time only.
+# A size: an int, `None`, or a backend's scalar for a size that is known only at run time.
 Size = Any
 Shape = tuple[Size, ...]
 # The positions at the two ends of an axis.
 Pair = tuple[Size, Size]
+# What the arguments take: an int, or one entry per axis.
+PerAxis = int | Sequence[int]
+Padding = Literal["valid", "same"] | int | Sequence[int | Sequence[int]]
 
 # Backends index a kernel with 32 bits and a tensor with 64.
 MAX_KERNEL_ELEMENTS = 2**31 - 1
@@ -22,34 +25,34 @@ MAX_TENSOR_ELEMENTS = 2**63 - 1
 
 
 class RankError(ValueError, AssertionError):
-    """An input with the wrong number of axes; also an `AssertionError`, for callers who catch it."""
+    """An input with the wrong number of axes; also an `AssertionError`, for those who catch one."""
 
 
 class Axis(NamedTuple):
     """One axis of a patching: patches of `patch` positions, one every `stride`.
 
-    `padding` is what the signal is padded with before it is patched: `(before, after)` zeros, or
-    positions that are left out at the end where `after` is negative; or `"same"`, which pads as much as `ceil(size / stride)` patches need, half of it (rounded down)
-    before, as Keras does.
+    `padding` is how many zeros the signal is padded with before it is patched, `(before, after)`.
+    A negative `after` leaves out positions at the end instead. `"same"` pads as much as
+    `ceil(size / stride)` patches need, half of it (rounded down) before, as Keras does.
     """
 
     patch: int
     stride: int
-    padding: tuple[int, int] | str
+    padding: tuple[int, int] | Literal["same"]
 
     @property
     def shortest(self) -> int:
-        """The size of the shortest signal of one token; 0 or less if padding alone fills a patch."""
+        """The shortest signal that gives one token; 0 or less if padding alone fills a patch."""
         return 1 if self.padding == "same" else self.patch - sum(self.padding)
 
     @property
     def blocks(self) -> int:
-        """How many blocks of at most `stride` positions make a patch; more than 1 if they overlap."""
+        """How many blocks of at most `stride` positions make a patch: over 1 if patches overlap."""
         return -(-self.patch // self.stride)
 
     @property
     def width(self) -> int:
-        """The positions of a block; the blocks together are as long as a patch, or a little longer."""
+        """The positions of a block; all blocks together are at least as long as the patch."""
         return -(-self.patch // self.blocks)
 
     @property
@@ -80,7 +83,7 @@ class Axis(NamedTuple):
         return (grid - 1) * self.stride + self.shortest
 
     def unused(self, size: Size | None) -> Size:
-        """The positions of a signal that its last patch leaves out; `None` is the default size."""
+        """The positions of a signal after its last patch; `None` is the default size."""
         if size is None:
             return self.stride - 1 if self.padding == "same" else 0
         # a remainder, not a difference from the grid's size: compilers see that it is bounded
@@ -112,7 +115,7 @@ class Axis(NamedTuple):
 class Edge(NamedTuple):
     """What turns one axis of a tensor into another: zeros to add at its ends, positions to cut off.
 
-    Zeros are ints. A cut may be a size that is known at run time only.
+    Zeros are ints. A cut may be a size that is known only at run time.
     """
 
     zeros: tuple[int, int]
@@ -134,12 +137,12 @@ def to_signal(axis: Axis, size: Size | None, start: int = 0, end: int = 0) -> Ed
 
 
 def to_patches(axis: Axis, size: Size, start: int = 0, end: int = 0) -> Edge:
-    """The edge that turns a signal into a piece of the patched positions: that of `to_signal` undone."""
+    """The edge that turns a signal into a piece of the patched positions, as `to_signal` undoes."""
     return _edge(axis, size, lambda before, after: (before - start, after - end))
 
 
-def _edge(axis, size, added):
-    """The edge that adds so many positions at both ends, a function of how far patches reach."""
+def _edge(axis: Axis, size: Size | None, added: Callable[[Size, Size], Pair]) -> Edge:
+    """The edge that adds positions at both ends; `added` computes them from the patches' reach."""
     unused = axis.unused(size)
     positions = added(*axis.reach(unused))
     # the reach shrinks or grows with `unused`: one of its bounds needs the most zeros
@@ -149,7 +152,12 @@ def _edge(axis, size, added):
     return Edge(zeros, (zeros[0] - positions[0], zeros[1] - positions[1]))
 
 
-def make_axes(patch_size, stride=None, padding="valid", data_dim=None) -> tuple[Axis, ...]:
+def make_axes(
+    patch_size: PerAxis,
+    stride: PerAxis | None,
+    padding: Padding,
+    data_dim: int,
+) -> tuple[Axis, ...]:
     """The axes of a patching.
 
     `stride=None` is the patch. An int, here or for the patch, holds for each of the `data_dim`
@@ -157,15 +165,15 @@ def make_axes(patch_size, stride=None, padding="valid", data_dim=None) -> tuple[
     """
     patch = per_axis("patch_size", patch_size, data_dim)
     strides = patch if stride is None else per_axis("stride", stride, len(patch))
-    padding = as_padding(padding, patch, strides)
-    if padding == "valid":
-        padding = ((0, 0),) * len(patch)
-    elif padding == "same":
-        padding = ("same",) * len(patch)
-    return tuple(map(Axis, patch, strides, padding))
+    pads: Any = as_padding(padding, patch, strides)
+    if pads == "valid":
+        pads = ((0, 0),) * len(patch)
+    elif pads == "same":
+        pads = ("same",) * len(patch)
+    return tuple(map(Axis, patch, strides, pads))
 
 
-def per_axis(name: str, value, data_dim: int) -> tuple[int, ...]:
+def per_axis(name: str, value: PerAxis, data_dim: int) -> tuple[int, ...]:
     """A positive int, or one per axis, as a tuple with one int per axis."""
     entries = _entries(value, data_dim)
     if len(entries) != data_dim or not all(map(_is_positive, entries)):
@@ -177,15 +185,15 @@ def per_axis(name: str, value, data_dim: int) -> tuple[int, ...]:
 
 
 def as_padding(
-    padding, patch: Sequence[int], stride: Sequence[int]
-) -> str | tuple[tuple[int, int], ...]:
+    padding: Any, patch: Sequence[int], stride: Sequence[int]
+) -> Literal["valid", "same"] | tuple[tuple[int, int], ...]:
     """`"valid"`, `"same"`, or a pair `(before, after)` for each axis of the patch.
 
     Takes those, an int, or an int or a pair per axis, each less than the patch. `after` may be
     negative, and is then more than `-stride`.
     """
     if isinstance(padding, str) and padding in ("valid", "same"):
-        return padding
+        return padding  # type: ignore[return-value]  # it is one of the two
     entries = _entries(padding, len(patch))
     pairs = [entry if isinstance(entry, (tuple, list)) else (entry, entry) for entry in entries]
     if len(pairs) != len(patch) or not all(map(_is_padding, pairs, patch, stride)):
@@ -198,27 +206,27 @@ def as_padding(
     return tuple((int(before), int(after)) for before, after in pairs)
 
 
-def _entries(value, data_dim):
+def _entries(value: Any, data_dim: int) -> tuple[Any, ...]:
     """One entry per axis: those of a sequence or an array, or the same for each axis."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * data_dim
 
 
-def _is_padding(pair, patch, stride):
+def _is_padding(pair: Sequence[Any], patch: int, stride: int) -> bool:
     if len(pair) != 2 or not all(map(_is_int, pair)):
         return False
     before, after = pair
     return 0 <= before < patch and -stride < after < patch
 
 
-def positive_int(name: str, value) -> int:
+def positive_int(name: str, value: int) -> int:
     """A positive int."""
     if not _is_positive(value):
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return int(value)
 
 
-def positive_number(name: str, value) -> float:
+def positive_number(name: str, value: float) -> float:
     """A positive finite number; an int stays one."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:
@@ -226,7 +234,7 @@ def positive_number(name: str, value) -> float:
     return int(value) if _is_int(value) else float(value)
 
 
-def one_of(name: str, value, choices: Sequence):
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
     """One of a few values, of the same type."""
     value = int(value) if _is_int(value) else value
     if not any(type(value) is type(choice) and value == choice for choice in choices):
@@ -235,7 +243,7 @@ def one_of(name: str, value, choices: Sequence):
     return value
 
 
-def target_shape(output_spatial_shape, data_dim: int) -> tuple[int, ...]:
+def target_shape(output_spatial_shape: Sequence[int], data_dim: int) -> tuple[int, ...]:
     """The argument `output_spatial_shape` as a tuple of ints, one per axis."""
     is_sequence = isinstance(output_spatial_shape, (tuple, list))
     entries = output_spatial_shape if is_sequence else ()
@@ -248,7 +256,7 @@ def target_shape(output_spatial_shape, data_dim: int) -> tuple[int, ...]:
     return tuple(map(int, entries))
 
 
-def grid_shape(axes: Sequence[Axis], size: Shape) -> Shape:
+def grid_shape(axes: Sequence[Axis], size: Sequence[Size]) -> Shape:
     """The grid of a signal; raises a ValueError if an axis is too short for one token."""
     shortest = tuple(max(axis.shortest, 1) for axis in axes)
     if any(is_static(n) and n < least for n, least in zip(size, shortest)):
@@ -260,7 +268,7 @@ def grid_shape(axes: Sequence[Axis], size: Shape) -> Shape:
     return tuple(None if n is None else axis.grid(n) for axis, n in zip(axes, size))
 
 
-def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Shape | None = None) -> Shape:
+def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Sequence[Size] | None = None) -> Shape:
     """The signal of a grid: its default size, or the `target`, which must have this very grid."""
     if any(is_static(n) and n < 1 for n in grid):
         raise ValueError(
@@ -275,7 +283,7 @@ def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Shape | None = None
             "Use a smaller `padding`, or more tokens."
         )
     if target is None:
-        size = tuple(None if n is None else axis.size(n) for axis, n in zip(axes, grid))
+        size: Shape = tuple(None if n is None else axis.size(n) for axis, n in zip(axes, grid))
     else:
         size = tuple(target)
     if any(is_static(n) and not low <= n <= high for n, (low, high) in zip(size, ranges)):
@@ -288,7 +296,7 @@ def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Shape | None = None
     return size
 
 
-def _sizes_of(axis, grid):
+def _sizes_of(axis: Axis, grid: Size) -> tuple[int | float, int | float]:
     """The smallest and the largest signal of a grid."""
     return (axis.lowest(grid), axis.highest(grid)) if is_static(grid) else (1, math.inf)
 
@@ -304,7 +312,7 @@ def check_number(grid: Shape, tokens: Size) -> None:
         raise ValueError(
             f"The sequence must have {math.prod(grid)} tokens, those of the grid {as_text(grid)} "
             f"of the signal that is asked for. Received: {tokens} tokens. "
-            "Leave out class and register tokens, or ask for another size."
+            "Slice off class and register tokens, or ask for another size."
         )
 
 
@@ -331,7 +339,7 @@ def check_input(shape: Shape, axes: int, features: int | None, remedy: str = "")
         )
 
 
-def as_shape(shape) -> Shape:
+def as_shape(shape: Sequence[int | None]) -> Shape:
     """A shape as a tuple of ints and `None`."""
     readable = hasattr(shape, "__iter__") and not isinstance(shape, (str, dict))
     if not readable or not all(n is None or (_is_int(n) and n >= 0) for n in shape):
@@ -351,18 +359,18 @@ def check_elements(name: str, shape: Shape, limit: int = MAX_TENSOR_ELEMENTS) ->
 
 
 def is_static(size: Size) -> bool:
-    """Whether a size is an int, rather than unknown or known at run time only."""
+    """Whether a size is an int, rather than unknown or known only at run time."""
     return isinstance(size, Integral)
 
 
-def as_text(shape: Shape) -> tuple[int | None, ...]:
+def as_text(shape: Sequence[Size]) -> tuple[int | None, ...]:
     """A shape as it stands in an error."""
     return tuple(int(n) if is_static(n) else None for n in shape)
 
 
-def _is_int(value):
+def _is_int(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_positive(value):
+def _is_positive(value: Any) -> bool:
     return _is_int(value) and value > 0

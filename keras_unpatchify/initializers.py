@@ -70,7 +70,7 @@ def _tiling(shape):
 class _FanUniform(keras.initializers.Initializer):
     """Uniform in `[-b, b]`, `b = sqrt(gain / fan)`; without a seed every call draws anew."""
 
-    gain = None
+    gain: float
 
     def __init__(
         self, fan: float | None = None, seed: int | keras.random.SeedGenerator | None = None

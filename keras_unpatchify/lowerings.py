@@ -1,6 +1,6 @@
 """The ways to compute the product with every patch, each in both directions.
 
-A lowering is two functions. Without a bias they are adjoint to each other:
+A lowering is two functions, which are adjoint to each other without a bias:
 
     tokens(x, kernel, axes)              (batch, *size, signal) -> (batch, *grid, token)
     signal(x, kernel, bias, axes, size)  (batch, *grid, token) -> (batch, *size, signal)
@@ -8,8 +8,8 @@ A lowering is two functions. Without a bias they are adjoint to each other:
 The kernel is `(*patch, signal, token)`; the bias is `None`, or what each patch adds,
 `(*patch, signal)`. A size of `None` is the default size along its axis.
 
-No lowering merges an axis of the grid or of the signal with another one or with the batch. So a
-signal that is divided over devices along one of them stays divided.
+No lowering merges an axis of the grid or of the signal with another axis or with the batch. A
+signal that is divided over devices along one of its axes therefore stays divided.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from keras import ops
 
 from keras_unpatchify import geometry
 
-# In these, overlapping patches are added in float32, and the sum is rounded once more.
+# Overlapping patches of these are added in float32, and the sum is rounded to them at the end.
 HALF_PRECISIONS = ("float16", "bfloat16")
 
 
@@ -118,14 +118,14 @@ def _blocks(axes):
 
 
 def _groups(kernel, bias, axes):
-    """The blocks of a patch, in groups that are computed at once."""
+    """The blocks of a patch, in groups; a group is computed at once."""
     axes_starts = [range(0, axis.patch, axis.width) for axis in axes]
     starts = list(itertools.product(*axes_starts))
     if any(axis.patch % axis.width for axis in axes):
         return [_block(kernel, bias, axes, start) for start in starts]
     signal, token = kernel.shape[-2:]
     width = [axis.width for axis in axes]
-    # as many columns at once as a token and the cells of one have channels
+    # columns that exist at once have about as many channels as a token and one block
     at_once = 1 + token // (math.prod(width) * signal)
     number = -(-len(starts) // at_once)
     while len(starts) % number:
@@ -204,7 +204,7 @@ def _fit(x, edges, size):
         x = _pad(x, edges)
         front = [edge.cuts[0] for edge in edges]
         return ops.slice(x, (0, *front, 0), (sizes_of(x)[0], *size, x.shape[-1]))
-    # What is cut before zeros are added need not be stored, nor moved between devices.
+    # Positions that are cut before zeros are added are neither stored nor moved between devices.
     long = [geometry.is_static(n) and sum(e.cuts) <= n for n, e in zip(x.shape[1:-1], edges)]
     return _pad(_cut(x, edges), edges) if all(long) else _cut(_pad(x, edges), edges)
 
@@ -248,22 +248,22 @@ def sizes_of(x):
     return ops.shape(x) if None in shape else shape
 
 
-def batch_of(x, *more):
+def batch_of(x: Any, *more: geometry.Size) -> geometry.Size:
     """The size of the batch for a reshape: -1 where no other size, of `x` or `more`, is unknown.
 
-    A batch of 1 counts as unknown: exporters trace with it for any. PyTorch's symbolic shapes
-    take an inferred size for a quotient, so that none is inferred where another is unknown.
+    A batch of 1 counts as unknown, because exporters trace with it and mean any batch. Where
+    another size is unknown, none is inferred: PyTorch's symbolic shapes would make it a quotient.
     """
     batch, *others = sizes_of(x)
     only = all(map(geometry.is_static, (*others, *more)))
     return -1 if only and (not geometry.is_static(batch) or batch == 1) else batch
 
 
-def is_half(dtype):
+def is_half(dtype: Any) -> bool:
     """Whether numbers are in half precision."""
     return keras.backend.standardize_dtype(dtype) in HALF_PRECISIONS
 
 
-def cast(x, dtype):
+def cast(x: Any, dtype: Any) -> Any:
     """The tensor in the dtype."""
     return x if x.dtype == dtype else ops.cast(x, dtype)

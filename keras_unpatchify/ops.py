@@ -1,27 +1,44 @@
 """The mathematics: `patchify` and its adjoint `unpatchify`, stateless, in `keras.ops` alone.
 
-Both take one kernel, `(*patch, signal, token)`, with the numbers of channels of the signal and of
-a token last. How the product with it is computed, a lowering, is a choice of speed.
+Both take a kernel of the same shape, `(*patch, signal, token)`: the axes of the patch, then the
+number of channels of the signal, then that of a token. A lowering is a way to compute the product
+with it; which one is taken changes the speed, and values by rounding only.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from keras_unpatchify import geometry
-from keras_unpatchify.lowerings import LOWERINGS, batch_of, block_signal, cast, sizes_of
+from keras_unpatchify.geometry import Axis, Padding, PerAxis, Shape, Size
+from keras_unpatchify.lowerings import LOWERINGS, Lowering, batch_of, block_signal, cast, sizes_of
+
+# A tensor of the backend, or what Keras converts to one.
+Tensor = Any
+Implementation = Literal["auto", "conv_transpose", "matmul"]
+Overlap = Literal["sum", "mean"]
 
 IMPLEMENTATIONS = ("auto", *LOWERINGS)
 OVERLAPS = ("sum", "mean")
 
 # Where patches overlap, "auto" takes the backend's convolution if a token has fewer channels than
-# the first number, or fewer for each channel of the signal than the second; but not for a single
-# one, of which PyTorch refuses some gradients. Everywhere else it takes the matrix product.
+# the first number, or fewer per channel of the signal than the second. A token of one channel is an
+# exception, because PyTorch refuses some of its gradients. Otherwise "auto" takes matrix products.
 NATIVE_BELOW = {"torch": (128, 8), "tensorflow": (0, 8)}
 
 
-def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementation="auto"):
+def patchify(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: PerAxis | None = None,
+    padding: Padding = "valid",
+    implementation: Implementation = "auto",
+) -> Tensor:
     """Tokens of a signal: the strided convolution with `kernel`.
 
     Args:
@@ -29,12 +46,12 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
         kernel: `(*patch, signal, token)` with one to three patch axes.
         bias: `(token,)`, or `None`.
         stride: positions from one patch to the next, an int or one per axis; `None` is the patch.
-        padding: `"valid"` drops what fills no patch at the end. `"same"` pads with zeros, half of
-            them (rounded down) before. An int, or per axis an int or a pair `(before, after)`,
-            pads with so many zeros, each number less than the patch. A negative `after` leaves
-            out so many positions, fewer than the stride.
-        implementation: `"auto"`, `"conv_transpose"` (here its adjoint, the backend's
-            convolution) or `"matmul"`.
+        padding: `"valid"` drops positions at the end that fill no patch. `"same"` pads with zeros,
+            half of them (rounded down) before. An int, or per axis an int or a pair `(before,
+            after)`, is the number of zeros at the ends, each less than the patch. A negative
+            `after`, more than `-stride`, leaves out positions at the end.
+        implementation: `"auto"`, `"matmul"`, or `"conv_transpose"` (the backend's convolution, the
+            adjoint of its transposed one).
 
     Returns:
         Tokens, `(batch, *grid, token)`. Each axis is `(size + before + after - patch) // stride
@@ -53,16 +70,16 @@ def patchify(x, kernel, bias=None, *, stride=None, padding="valid", implementati
 
 
 def unpatchify(
-    x,
-    kernel,
-    bias=None,
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
     *,
-    stride=None,
-    padding="valid",
-    output_spatial_shape=None,
-    overlap="sum",
-    implementation="auto",
-):
+    stride: PerAxis | None = None,
+    padding: Padding = "valid",
+    output_spatial_shape: Sequence[Size] | None = None,
+    overlap: Overlap = "sum",
+    implementation: Implementation = "auto",
+) -> Tensor:
     """The signal of tokens: the transposed convolution with `kernel`, the adjoint of `patchify`.
 
     Args:
@@ -72,11 +89,11 @@ def unpatchify(
             patch; or `None`.
         stride: positions from one patch to the next, an int or one per axis; `None` is the patch.
         padding: what `patchify` pads, and this crops.
-        output_spatial_shape: which of the sizes that `patchify` turns into this grid to return,
-            one number per axis. `None` is `(grid - 1) * stride + patch - before - after`, or
-            `grid * stride` for `"same"`.
-        overlap: `"sum"` adds what patches give to one position. `"mean"` divides the sum by their
-            number, before a `(signal,)` bias is added.
+        output_spatial_shape: the size to return, one number per axis. `patchify` must turn a
+            signal of this size into this grid. `None` is `(grid - 1) * stride + patch - before -
+            after`, or `grid * stride` for `"same"`.
+        overlap: `"sum"` adds what the patches give to a position. `"mean"` divides this sum by the
+            number of patches, before a `(signal,)` bias is added.
         implementation: `"auto"`, `"conv_transpose"` or `"matmul"`.
 
     Returns:
@@ -108,23 +125,25 @@ def unpatchify(
     return cast(y, x.dtype)
 
 
-def to_sequence(x):
-    """Tokens of a grid as a sequence, row by row: (batch, *grid, token) -> (batch, tokens, token)."""
+def to_sequence(x: Tensor) -> Tensor:
+    """Tokens of a grid as a sequence, row by row: (batch, tokens, token)."""
     *_, channels = x.shape
     return ops.reshape(x, (batch_of(x), math.prod(sizes_of(x)[1:-1]), channels))
 
 
-def to_grid(x, grid):
-    """Tokens of a sequence as those of a grid; fails when it runs if their number is not its own."""
+def to_grid(x: Tensor, grid: Shape) -> Tensor:
+    """Tokens of a sequence as a grid; a number of tokens that does not fit fails at run time."""
     with keras.name_scope("the_tokens_of_a_sequence_must_fill_the_grid"):
         return ops.reshape(x, (batch_of(x, *grid), *grid, x.shape[-1]))
 
 
-def _tensors(*arrays):
+def _tensors(*arrays: Tensor) -> list[Tensor]:
     return [None if array is None else ops.convert_to_tensor(array) for array in arrays]
 
 
-def _read(kernel, stride, padding):
+def _read(
+    kernel: Tensor, stride: PerAxis | None, padding: Padding
+) -> tuple[tuple[Axis, ...], int, int]:
     """The axes and the numbers of signal and token channels of a kernel."""
     shape = tuple(getattr(kernel, "shape", ()))
     if not 3 <= len(shape) <= 5:
@@ -144,8 +163,8 @@ def _check_bias(bias, shapes):
         )
 
 
-def _lowering(implementation, axes, signal, token):
-    """The lowering of that name, or for "auto" the faster one."""
+def _lowering(implementation: str, axes: Sequence[Axis], signal: int, token: int) -> Lowering:
+    """The lowering with that name; for "auto", the faster one."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
         least, per_signal = NATIVE_BELOW.get(keras.backend.backend(), (0, 0))
@@ -159,7 +178,7 @@ def _overlapping(axes):
 
 
 def _compare_grid(x, axes, grid, size):
-    """Lets the backend compare the grid with that of the size, when it runs, if no sooner."""
+    """Lets the backend compare the grid with that of the size at run time, if not known before."""
     if all(map(geometry.is_static, (*grid, *size))):
         return x
     expected = [axis.grid(n) for axis, n in zip(axes, size)]
@@ -174,7 +193,7 @@ def _patch_bias(bias, axes, size, shape):
         return bias
     edges = [geometry.to_signal(axis, n) for axis, n in zip(axes, size)]
     if all(axis.tiles and edge.zeros == (0, 0) for axis, edge in zip(axes, edges)):
-        # each position lies in one patch; the wider sum is the faster one
+        # each position lies in one patch, and adding to wider rows is faster
         return ops.tile(bias, math.prod(shape[:-1]))
     return None
 

@@ -1,8 +1,13 @@
 """What both layers share: their arguments, checks, weights and config."""
 
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
 import keras
 
 from keras_unpatchify import geometry, initializers, ops
+from keras_unpatchify.geometry import Padding, PerAxis, Shape
+from keras_unpatchify.ops import Implementation, Tensor
 
 REQUIRED = ("in_features", "out_features", "data_dim", "patch_size")
 
@@ -18,35 +23,35 @@ KERAS_NAMES = {
 
 
 class PatchLayer(keras.layers.Layer):
-    """The base of `Patchify` and `Unpatchify`: a layer of a kernel and a bias.
+    """The base of `Patchify` and `Unpatchify`: a layer with a kernel and a bias.
 
-    The kernel is `(*patch, signal, token)`, the numbers of channels last.
+    The kernel has the shape `(*patch, signal, token)`, with the numbers of channels last.
     """
 
-    BIASES = (True, False)
+    BIASES: tuple[bool | str, ...] = (True, False)
     # How what patches give to one position is combined; tokens have no such positions.
-    overlap = None
+    overlap: Any = None
 
     def __init__(
         self,
-        in_features,
-        out_features,
-        data_dim,
-        patch_size,
-        stride,
-        bias,
-        weight_init,
+        in_features: int | None,
+        out_features: int,
+        data_dim: int,
+        patch_size: PerAxis,
+        stride: PerAxis | None,
+        bias: bool | Literal["patch"],
+        weight_init: Any,
         *,
-        padding,
-        sequence,
-        activation,
-        implementation,
-        kernel_regularizer,
-        bias_regularizer,
-        activity_regularizer,
-        kernel_constraint,
-        bias_constraint,
-        **kwargs,
+        padding: Padding,
+        sequence: bool,
+        activation: str | Callable | None,
+        implementation: Implementation,
+        kernel_regularizer: Any,
+        bias_regularizer: Any,
+        activity_regularizer: Any,
+        kernel_constraint: Any,
+        bias_constraint: Any,
+        **kwargs: Any,
     ):
         for name in KERAS_NAMES.keys() & kwargs.keys():
             raise ValueError(
@@ -69,9 +74,10 @@ class PatchLayer(keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        # Channels of the input: where `in_features` is None, known once the layer is built.
+        # Channels of the input. If `in_features` is None, they are known once the layer is built.
         self.channels = self.in_features
-        self.kernel = self.bias = None
+        self.kernel: Any = None
+        self.bias: Any = None
 
     @property
     def patch_size(self) -> tuple[int, ...]:
@@ -83,7 +89,7 @@ class PatchLayer(keras.layers.Layer):
         """Positions from one patch to the next, one number per axis."""
         return tuple(axis.stride for axis in self.axes)
 
-    def _create_weights(self, in_features):
+    def _create_weights(self, in_features: int) -> None:
         kernel_shape = self._kernel_shape(in_features)
         geometry.check_elements("kernel", kernel_shape, geometry.MAX_KERNEL_ELEMENTS)
         self.channels = in_features
@@ -106,24 +112,24 @@ class PatchLayer(keras.layers.Layer):
                 constraint=self.bias_constraint,
             )
 
-    def _kernel_shape(self, in_features):
+    def _kernel_shape(self, in_features: int | None) -> Shape:
         raise NotImplementedError
 
-    def _bias_shape(self):
+    def _bias_shape(self) -> Shape:
         return (self.out_features,)
 
-    def _check_dtype(self, dtype):
+    def _check_dtype(self, dtype: Any) -> None:
         if "complex" in str(dtype):
             raise ValueError(
                 f"The input must be real. Received: dtype={dtype}. Pass the two parts as channels."
             )
 
-    def _as_input(self, x):
+    def _as_input(self, x: Tensor) -> Tensor:
         """The input in the dtype to compute in; integers, such as pixels, are converted."""
         self._check_dtype(x.dtype)
         return keras.ops.cast(x, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         weight_init = self.weight_init
         if not isinstance(weight_init, str):
@@ -149,8 +155,8 @@ class PatchLayer(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
-        """A layer of these arguments; raises a ValueError for what the constructor would refuse."""
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A layer with these arguments; raises a ValueError for what the constructor refuses."""
         missing = [name for name in REQUIRED if name not in config]
         if missing:
             raise ValueError(

@@ -1,11 +1,13 @@
 """The layer Patchify."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_unpatchify import from_keras, geometry, ops
+from keras_unpatchify.geometry import Padding, PerAxis, Shape
+from keras_unpatchify.ops import Implementation, Tensor
 from keras_unpatchify.patch_layer import PatchLayer
 
 
@@ -45,19 +47,19 @@ class Patchify(PatchLayer):
             takes a seed.
         padding: how the signal is padded with zeros before it is patched. Defaults to `"valid"`.
 
-            - `"valid"`: not at all. What fills no patch at the end is dropped.
+            - `"valid"`: not at all. Positions at the end that fill no patch are dropped.
             - `"same"`: as much as `ceil(size / stride)` patches need, half of it (rounded down)
               before. Nothing is dropped.
-            - an int, or for each axis an int or a pair `(before, after)`: by so many positions,
-              each number less than the patch. This is the padding of PyTorch's `ConvNd`. `after`
-              may be negative, more than `-stride`: so many positions at the end are left out.
+            - an int, or for each axis an int or a pair `(before, after)`: by that many positions,
+              each number less than the patch. This is the padding of PyTorch's `ConvNd`. A
+              negative `after`, more than `-stride`, leaves out positions at the end.
         sequence: bool, whether to return tokens as a sequence, `(batch, tokens, out_features)`,
             row by row, instead of a grid. Defaults to `False`.
         activation: a name or callable, applied to the tokens. Defaults to `None`.
-        implementation: how to compute. Weights and values are the same, the speed is not.
-            `"conv_transpose"` is the backend's operator (here its adjoint, the convolution),
-            `"matmul"` are matrix products, `"auto"` the faster one
-            (`keras_unpatchify.ops.NATIVE_BELOW`). Defaults to `"auto"`.
+        implementation: how to compute the tokens. It changes the speed, not the weights, and
+            values by rounding only. `"matmul"` uses matrix products, and `"conv_transpose"` the
+            backend's convolution. `"auto"` takes the faster one
+            (`keras_unpatchify.ops.NATIVE_BELOW` has the rule). Defaults to `"auto"`.
         kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
         bias_regularizer: regularizer of the bias.
         activity_regularizer: regularizer of the output.
@@ -80,6 +82,8 @@ class Patchify(PatchLayer):
         ValueError: for an argument, or an input, that does not fit, before any work is done. For
             an input of the wrong rank the `ValueError` is also an `AssertionError`.
 
+    A Keras mask is not passed on, and `quantize` is not supported.
+
     Example:
         >>> image = keras.Input((224, 224, 3))
         >>> Patchify(3, 512, data_dim=2, patch_size=16)(image).shape
@@ -91,15 +95,15 @@ class Patchify(PatchLayer):
         in_features: int | None,
         out_features: int,
         data_dim: int,
-        patch_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
+        patch_size: PerAxis,
+        stride: PerAxis | None = None,
         bias: bool = True,
         weight_init: Any = "default",
         *,
-        padding: Any = "valid",
+        padding: Padding = "valid",
         sequence: bool = False,
         activation: str | Callable | None = None,
-        implementation: str = "auto",
+        implementation: Implementation = "auto",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
         activity_regularizer: Any = None,
@@ -150,15 +154,15 @@ class Patchify(PatchLayer):
         """
         return from_keras.with_weights(cls(**from_keras.conv_arguments(layer)), layer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Creates the kernel and the bias."""
         self.compute_output_shape(input_shape)  # checks it
         self._create_weights(input_shape[-1])
 
-    def _kernel_shape(self, in_features):
+    def _kernel_shape(self, in_features: int | None) -> Shape:
         return (*self.patch_size, in_features, self.out_features)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The shape of the tokens of a signal `(batch, *size, in_features)`."""
         batch, *size, _ = geometry.as_shape(input_shape)
         geometry.check_input(tuple(input_shape), self.data_dim, self.channels)
@@ -166,12 +170,12 @@ class Patchify(PatchLayer):
         tokens = (geometry.number_of(grid),) if self.sequence else grid
         return (batch, *tokens, self.out_features)
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """The symbolic output of a symbolic input."""
         self._check_dtype(x.dtype)
         return keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         """Tokens of the signal `x`."""
         y = ops.patchify(
             self._as_input(x),

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_unpatchify import geometry
 from keras_unpatchify.patchify import Patchify
 from keras_unpatchify.unpatchify import Unpatchify
 
 Layer = Patchify | Unpatchify
 Order = str | Sequence[int] | None
-Sizes = dict[str, int | None]
+Sizes = dict[str, geometry.Size]
 
 
 class Layout(NamedTuple):
@@ -79,7 +80,7 @@ def sizes_of(layer: Layer, axes: tuple[str, ...], weight: np.ndarray | None = No
     return sizes
 
 
-def shape_of(axes: tuple[str, ...], sizes: Sizes) -> tuple[int | None, ...]:
+def shape_of(axes: tuple[str, ...], sizes: Sizes) -> geometry.Shape:
     """The shape of an array of these axes; None where the size of a letter is not known."""
     numbers = [[sizes[letter] for letter in axis] for axis in axes]
     return tuple(None if None in n else math.prod(n) for n in numbers)
@@ -100,8 +101,7 @@ def _merged(data_dim: int, patch_order: str | Sequence[int]) -> str:
     last = tuple(range(data_dim + 1))
     named = {"channels_last": last, "channels_first": (data_dim, *range(data_dim))}
     order = named.get(patch_order) if isinstance(patch_order, str) else patch_order
-    is_sequence = isinstance(order, (tuple, list))
-    if not is_sequence or tuple(order) not in itertools.permutations(last):
+    if not isinstance(order, (tuple, list)) or tuple(order) not in itertools.permutations(last):
         raise ValueError(
             "`patch_order` must be 'channels_last', 'channels_first', or a permutation of "
             f"{last}, the axes of the patch and the channel. Received: patch_order={patch_order!r}"

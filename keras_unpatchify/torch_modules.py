@@ -139,7 +139,7 @@ def _pads_of_layer(layer: Layer) -> tuple[tuple[int, int] | None, ...]:
     if layer.padding == "valid":
         return ((0, 0),) * layer.data_dim
     if layer.padding != "same":
-        return tuple(map(tuple, layer.padding))
+        return layer.padding
     if isinstance(layer, Unpatchify):
         return tuple(_halves(k - s) for k, s in zip(layer.patch_size, layer.stride))
     axes = zip(layer.patch_size, layer.stride)

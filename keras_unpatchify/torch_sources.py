@@ -113,7 +113,7 @@ def wrong_names(entries: Mapping[str, Any], prefix: str, names: Names) -> Iterat
 def wrong_magnitude(names: tuple[str, str], arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
     """A magnitude has one number, `()`, or one for each entry of one axis of the direction."""
     magnitude, direction = arrays[names[0]].shape, arrays[names[1]].shape
-    shapes = [()]
+    shapes: list[tuple[int, ...]] = [()]
     for axis, size in enumerate(direction):
         shapes.append(tuple(size if i == axis else 1 for i in range(len(direction))))
     if magnitude not in shapes:

@@ -1,4 +1,4 @@
-"""The weights of a PyTorch checkpoint in a layer, and back: the same numbers in another order."""
+"""The weights of a PyTorch checkpoint into a layer, and back: the same numbers in another order."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -81,7 +81,9 @@ def load_torch_weights(
     prefix = _checked(layer, prefix)
     layouts = torch_layouts.layouts_of(layer, patch_order)
     found = torch_modules.find(source, prefix) if torch_modules.is_module(source) else None
-    state = source.state_dict() if found else source
+    state: Any = source
+    if found:
+        state = state.state_dict()
     paths = (found.path,) if found else tuple(prefix + path for path in PATHS)
     matching = {name: x for name, x in layouts.items() if not found or x.kind == found.kind}
     entries = torch_sources.open_source(state, prefix)
@@ -114,7 +116,7 @@ def load_torch_weights(
     for kind, spelling in names.items():
         axes = getattr(candidates[0], kind)
         parts = [arrays[name] for name in spelling]
-        array = torch_sources.folded(*parts, dtype) if len(parts) == 2 else parts[0]
+        array = torch_sources.folded(parts[0], parts[1], dtype) if len(parts) == 2 else parts[0]
         own[kind] = torch_layouts.rearrange(array, axes, torch_layouts.own(axes), sizes)
     _assign(layer, **own)
 
@@ -209,7 +211,7 @@ def _fit_bias(layer: Layer, bias: np.ndarray, shape: tuple[int, ...], remedy: st
 
 def _assign(layer: Layer, weight: np.ndarray, bias: np.ndarray | None = None) -> None:
     """Assigns arrays of the layer's own axes; the last check comes before the first change."""
-    if layer.use_bias:
+    if bias is not None:
         other = "patch" if layer.use_bias is True else True
         remedy = f"Construct the layer with bias={other!r}. It is unchanged."
         bias = _fit_bias(layer, bias, layer._bias_shape(), remedy)
@@ -217,7 +219,7 @@ def _assign(layer: Layer, weight: np.ndarray, bias: np.ndarray | None = None) ->
         in_features = weight.shape[-1] if isinstance(layer, Unpatchify) else weight.shape[-2]
         layer.build((*(None,) * (layer.data_dim + 1), in_features))
     layer.kernel.assign(weight.astype(layer.variable_dtype, order="C"))
-    if layer.use_bias:
+    if bias is not None:
         layer.bias.assign(bias.astype(layer.variable_dtype, order="C"))
 
 

@@ -1,11 +1,13 @@
 """The layer Unpatchify."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from keras_unpatchify import from_keras, geometry, ops
+from keras_unpatchify.geometry import Padding, PerAxis, Shape
+from keras_unpatchify.ops import Implementation, Overlap, Tensor
 from keras_unpatchify.patch_layer import PatchLayer
 from keras_unpatchify.patchify import Patchify
 
@@ -14,11 +16,11 @@ from keras_unpatchify.patchify import Patchify
 class Unpatchify(PatchLayer):
     """Turns a grid of token embeddings back into a signal by one learned transposed convolution.
 
-    Channels are last. Each token becomes a patch; patches lie `stride` apart, and what they give to
-    one position is summed. The value is that of `keras.ops.conv_transpose` plus a bias, on every
-    backend. With the same kernel the layer is the adjoint of `Patchify`. It stands for the linear
-    head of a masked autoencoder (He et al., 2022) or a diffusion transformer (Peebles & Xie,
-    2023), and for PyTorch's `ConvTransposeNd`.
+    Channels are last. Each token becomes a patch. Patches lie `stride` apart, and where they
+    overlap, they are summed. The values are those of `keras.ops.conv_transpose` plus a bias, on
+    every backend. With the same kernel the layer is the adjoint of `Patchify`. It replaces the
+    linear head of a masked autoencoder (He et al., 2022) or a diffusion transformer (Peebles & Xie,
+    2023), and PyTorch's `ConvTransposeNd`.
 
     Args:
         in_features: int, channels of a token. `None` reads it from the input.
@@ -29,8 +31,8 @@ class Unpatchify(PatchLayer):
             patch, patches overlap; larger, they leave gaps. Defaults to `None`: the patch, so
             that patches tile.
         bias: `True` for one number per channel, `False` for none, or `"patch"` for a bias of the
-            shape `(*patch_size, out_features)`. Each patch adds that before overlaps are summed,
-            as a linear head does. Defaults to `True`.
+            shape `(*patch_size, out_features)`, which a linear head has too. It is added to each
+            patch, before overlapping patches are summed. Defaults to `True`.
         weight_init: a name, or a Keras initializer for the kernel (the bias is then zero).
             Defaults to `"default"`. With `f = prod(patch_size)`:
 
@@ -54,11 +56,10 @@ class Unpatchify(PatchLayer):
 
             - `"valid"`: nothing.
             - `"same"`: what `Patchify` pads with `"same"`.
-            - an int, or for each axis an int or a pair `(before, after)`: so many positions, each
-              number less than the patch. This is the padding of PyTorch's `ConvTransposeNd`, whose
-              `output_padding` is a choice of `output_spatial_shape`. `after` may be negative, more
-              than `-stride`: so many positions are added. So `output_padding=p` beside `padding=n`
-              is `(n, n - p)`.
+            - an int, or for each axis an int or a pair `(before, after)`: that many positions, each
+              number less than the patch. This is the padding of PyTorch's `ConvTransposeNd`. A
+              negative `after`, more than `-stride`, adds positions at the end. PyTorch's
+              `padding=n, output_padding=p` is the pair `(n, n - p)` here.
         sequence: bool, whether tokens come as a sequence, `(batch, tokens, in_features)`, row by
             row, instead of a grid. The grid is then that of `output_spatial_shape` or `like`,
             which must be passed if `data_dim` is more than 1. Defaults to `False`.
@@ -66,9 +67,10 @@ class Unpatchify(PatchLayer):
             it, before the bias. (A bias of `"patch"` is part of what is averaged.) Defaults to
             `"sum"`.
         activation: a name or callable, applied to the signal. Defaults to `None`.
-        implementation: how to compute. Weights and values are the same, the speed is not.
-            `"conv_transpose"` is the backend's operator, `"matmul"` are matrix products, `"auto"`
-            the faster one (`keras_unpatchify.ops.NATIVE_BELOW`). Defaults to `"auto"`.
+        implementation: how to compute the signal. It changes the speed, not the weights, and
+            values by rounding only. `"matmul"` uses matrix products, and `"conv_transpose"` the
+            backend's transposed convolution. `"auto"` takes the faster one
+            (`keras_unpatchify.ops.NATIVE_BELOW` has the rule). Defaults to `"auto"`.
         kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
         bias_regularizer: regularizer of the bias.
         activity_regularizer: regularizer of the output.
@@ -78,12 +80,12 @@ class Unpatchify(PatchLayer):
 
     Call arguments:
         x: tokens. Integers are converted to the dtype that the layer computes in.
-        output_spatial_shape: which of the sizes that are patched into this grid to return, one int
-            per axis: from `n` to `n + stride - 1`, where `n = (grid - 1) * stride + patch_size -
-            before - after`, or `n = (grid - 1) * stride + 1` if `padding="same"`. Positions that
-            no patch covers hold the bias, or zero.
-        like: a tensor of `data_dim + 2` axes whose spatial size is the one to return. Its values
-            are not read. Sizes that are known only at run time are checked then.
+        output_spatial_shape: the size to return, one int per axis. `Patchify` must turn a signal
+            of this size into this grid: each int is from `n` to `n + stride - 1`, where `n =
+            (grid - 1) * stride + patch_size - before - after`, or `n = (grid - 1) * stride + 1` if
+            `padding="same"`. Positions that no patch covers hold the bias, or zero.
+        like: a tensor of `data_dim + 2` axes. The signal has its spatial size; its values are not
+            read. A size that is known only at run time is checked then.
 
     Input shape:
         `(batch, *grid, in_features)`, or `(batch, tokens, in_features)` with `sequence=True`.
@@ -96,6 +98,9 @@ class Unpatchify(PatchLayer):
     Raises:
         ValueError: for an argument, or an input, that does not fit, before any work is done. For
             an input of the wrong rank the `ValueError` is also an `AssertionError`.
+
+    A Keras mask is not passed on, and `quantize` is not supported. `TimeDistributed` passes on
+    neither `output_spatial_shape` nor `like`.
 
     Example:
         >>> tokens = keras.Input((14, 14, 512))
@@ -110,16 +115,16 @@ class Unpatchify(PatchLayer):
         in_features: int | None,
         out_features: int,
         data_dim: int,
-        patch_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        bias: bool | str = True,
+        patch_size: PerAxis,
+        stride: PerAxis | None = None,
+        bias: bool | Literal["patch"] = True,
         weight_init: Any = "default",
         *,
-        padding: Any = "valid",
+        padding: Padding = "valid",
         sequence: bool = False,
-        overlap: str = "sum",
+        overlap: Overlap = "sum",
         activation: str | Callable | None = None,
-        implementation: str = "auto",
+        implementation: Implementation = "auto",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
         activity_regularizer: Any = None,
@@ -212,31 +217,36 @@ class Unpatchify(PatchLayer):
         """
         return from_keras.with_weights(cls(**from_keras.conv_transpose_arguments(layer)), layer)
 
-    def build(self, x_shape, like_shape=None):
+    def build(self, x_shape: Shape, like_shape: Shape | None = None) -> None:
         """Creates the kernel and the bias."""
         self.compute_output_shape(x_shape, like_shape)  # checks them
         self._create_weights(x_shape[-1])
 
-    def _kernel_shape(self, in_features):
+    def _kernel_shape(self, in_features: int | None) -> Shape:
         return (*self.patch_size, self.out_features, in_features)
 
-    def _bias_shape(self):
+    def _bias_shape(self) -> Shape:
         return self._kernel_shape(1)[:-1] if self.use_bias == "patch" else (self.out_features,)
 
-    def compute_output_shape(self, x_shape, like_shape=None):
+    def compute_output_shape(self, x_shape: Shape, like_shape: Shape | None = None) -> Shape:
         """The shape of the signal of tokens, of the default size or that of `like`."""
         target = None if like_shape is None else tuple(like_shape)[1:-1]
         if self.sequence and self.data_dim > 1 and target is None:
             target = (None,) * self.data_dim  # not known before the layer is called
         return self._output_shape(x_shape, target)
 
-    def compute_output_spec(self, x, output_spatial_shape=None, like=None):
+    def compute_output_spec(
+        self,
+        x: keras.KerasTensor,
+        output_spatial_shape: Sequence[int] | None = None,
+        like: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
         """The symbolic output of a symbolic input."""
         self._check_dtype(x.dtype)
         target = self._target(output_spatial_shape, like, lambda tensor: tensor.shape)
         return keras.KerasTensor(self._output_shape(x.shape, target), dtype=self.compute_dtype)
 
-    def _output_shape(self, x_shape, target):
+    def _output_shape(self, x_shape: Shape, target: Shape | None) -> Shape:
         x_shape = geometry.as_shape(x_shape)
         grid = self._grid(x_shape, target)
         size = geometry.spatial_shape(self.axes, grid, target)
@@ -244,8 +254,8 @@ class Unpatchify(PatchLayer):
         geometry.check_elements("output", shape)
         return shape
 
-    def _grid(self, x_shape, target):
-        """The grid of tokens of this shape, of the target if they are a sequence."""
+    def _grid(self, x_shape: Shape, target: Shape | None) -> Shape:
+        """The grid of the tokens; if they are a sequence, the grid of the target."""
         if not self.sequence:
             geometry.check_input(
                 x_shape,
@@ -259,15 +269,20 @@ class Unpatchify(PatchLayer):
             return x_shape[1:-1]
         if target is None:
             raise ValueError(
-                "A sequence of tokens has the grid of the signal to return, which is never guessed "
-                "from the number of tokens. Received: neither `output_spatial_shape` nor `like`. "
+                "The grid of a sequence must be known, and the number of tokens does not tell it. "
+                "Received: neither `output_spatial_shape` nor `like`. "
                 "Pass one of them to the call."
             )
         grid = geometry.grid_shape(self.axes, target)
         geometry.check_number(grid, x_shape[1])
         return grid
 
-    def _target(self, output_spatial_shape, like, shape_of):
+    def _target(
+        self,
+        output_spatial_shape: Sequence[int] | None,
+        like: Tensor | None,
+        shape_of: Callable[[Tensor], Shape],
+    ) -> Shape | None:
         """The size that was asked for, or `None`; `shape_of` reads the shape of a tensor."""
         if like is None:
             if output_spatial_shape is None:
@@ -286,7 +301,12 @@ class Unpatchify(PatchLayer):
             )
         return tuple(shape_of(like))[1:-1]
 
-    def call(self, x, output_spatial_shape=None, like=None):
+    def call(
+        self,
+        x: Tensor,
+        output_spatial_shape: Sequence[int] | None = None,
+        like: Tensor | None = None,
+    ) -> Tensor:
         """The signal of the tokens `x`."""
         target = self._target(output_spatial_shape, like, keras.ops.shape)
         x = self._as_input(x)
@@ -303,6 +323,6 @@ class Unpatchify(PatchLayer):
         )
         return self.activation(y)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return {**super().get_config(), "overlap": self.overlap}

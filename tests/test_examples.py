@@ -24,7 +24,7 @@ SCRIPTS = {
 }
 BLOCKS = [
     pytest.param(block, id=f"{path.parent.name}-{path.name}-{number}")
-    for path in (ROOT / "README.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md"))
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
     for number, block in enumerate(
         re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
     )
