@@ -1,7 +1,7 @@
-"""Convolutions of Keras as arguments and weights of the layers here.
+"""Convolutions of Keras as arguments and weights of `Patchify` and `Unpatchify`.
 
-A transposed convolution of Keras takes a window of the natural size `(grid - 1) * stride + kernel`.
-On all backends it is this one, per axis, with Keras 3.15:
+A transposed convolution of Keras returns a window of the natural size, `(grid - 1) * stride +
+kernel`. With Keras 3.15 it is, per axis and on all backends:
 
 | padding | output_padding | before the window | size of the window |
 |---|---|---|---|
@@ -10,7 +10,7 @@ On all backends it is this one, per axis, with Keras 3.15:
 | `"same"` | `None` | `max(kernel - stride, 0) // 2` | `grid * stride` |
 | `"same"` | `n` | `max(kernel - kernel % 2 - n, 0) // 2` | `(grid - 1) * stride + kernel % 2 + n` |
 
-Two backends have gone other ways. On torch, earlier Keras begins some windows of `"same"` one
+Two backends differ. On torch, earlier versions of Keras begin some windows of `"same"` one
 position later. On tensorflow, `"same"` with an even kernel and `output_padding=0` does not run.
 """
 
@@ -39,7 +39,7 @@ def conv_transpose_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
 
 
 def with_weights(converted: keras.layers.Layer, layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The converted layer, built and with the weights of the original if that is built."""
+    """The converted layer; if the original is built, so is this, with its weights."""
     if layer.built:
         converted.build((*(None,) * (layer.rank + 1), converted.in_features))
         converted.set_weights(layer.get_weights())
@@ -47,11 +47,11 @@ def with_weights(converted: keras.layers.Layer, layer: keras.layers.Layer) -> ke
 
 
 def _check(layer, classes):
-    """Refuses what is no layer of these classes, or computes what no layer here does."""
+    """Refuses a layer of another class, or with a setting that cannot be converted."""
     if type(layer) not in classes:
         names = ", ".join(cls.__name__ for cls in classes)
         raise ValueError(
-            f"`layer` must be one of Keras's {names}, and of no subclass, which may compute "
+            f"`layer` must be one of Keras's {names}, not a subclass, which may compute "
             f"something else. Received: layer={layer!r}"
         )
     _check_setting(layer, "data_format", "channels_last")

@@ -249,7 +249,7 @@ def target_shape(output_spatial_shape: Sequence[int], data_dim: int) -> tuple[in
     entries = output_spatial_shape if is_sequence else ()
     if len(entries) != data_dim or not all(map(_is_int, entries)):
         raise ValueError(
-            f"`output_spatial_shape` must hold {data_dim} of Python's integers, one per axis. "
+            f"`output_spatial_shape` must hold {data_dim} Python integers, one per axis. "
             f"Received: output_spatial_shape={output_spatial_shape!r}. "
             "For the size of a tensor, pass `like=tensor`."
         )
@@ -289,8 +289,8 @@ def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Sequence[Size] | No
     if any(is_static(n) and not low <= n <= high for n, (low, high) in zip(size, ranges)):
         allowed = ", ".join(f"{low} to {high}" for low, high in ranges)
         raise ValueError(
-            "`output_spatial_shape`, or the spatial shape of `like`, must be a size that is "
-            f"patched into the grid {as_text(grid)}: ({allowed}). "
+            "`output_spatial_shape`, or the spatial shape of `like`, must be a size that "
+            f"`Patchify` turns into the grid {as_text(grid)}: ({allowed}). "
             f"Received: output_spatial_shape={as_text(size)}"
         )
     return size
@@ -310,9 +310,9 @@ def check_number(grid: Shape, tokens: Size) -> None:
     """Checks the number of tokens of a sequence, where it and its grid are known."""
     if all(map(is_static, (*grid, tokens))) and tokens != math.prod(grid):
         raise ValueError(
-            f"The sequence must have {math.prod(grid)} tokens, those of the grid {as_text(grid)} "
-            f"of the signal that is asked for. Received: {tokens} tokens. "
-            "Slice off class and register tokens, or ask for another size."
+            f"The sequence must have {math.prod(grid)} tokens, which fill the grid {as_text(grid)} "
+            f"of the requested signal. Received: {tokens} tokens. "
+            "Slice off class and register tokens, or request another size."
         )
 
 

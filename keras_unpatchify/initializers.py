@@ -1,10 +1,10 @@
 """Initial kernels and biases: what `weight_init` names.
 
-Both layers keep a kernel `(*patch, signal, token)`, and `f = prod(patch)`. Which of its axes are
-inputs is not in its shape. The generic rules for a fan-in guess: Keras multiplies the patch by the
-last axis but one of any kernel (`compute_fans` in its `random_initializers.py`), PyTorch by the
-second axis of its `(token, signal, *patch)` (`_calculate_fan_in_and_fan_out` in `torch.nn.init`).
-Both arrive at `f * signal`. That is the fan-in of a convolution. A transposed convolution sums over
+Both layers keep a kernel `(*patch, signal, token)`. Below, `f = prod(patch)`. The shape does not
+tell which of the last two axes is the input. The generic rules for a fan-in guess: Keras multiplies
+the patch by the last axis but one of any kernel (`compute_fans` in its `random_initializers.py`),
+PyTorch by the second axis of its `(token, signal, *patch)` (`_calculate_fan_in_and_fan_out` in
+`torch.nn.init`). Both arrive at `f * signal`. That is the fan-in of a convolution. A transposed convolution sums over
 the token channels of each patch instead.
 
 Each name has a class here. Kernels are uniform in `[-b, b]`, `b = sqrt(gain / fan)`:
@@ -16,9 +16,9 @@ Each name has a class here. Kernels are uniform in `[-b, b]`, `b = sqrt(gain / f
 | `"glorot"` | `LinearGlorotUniform` | 6 | `f * signal + token` | 0 |
 | `"unit_variance"` | `UnitVarianceUniform` | 3 | the variance of an output of unit numbers | 0 |
 
-`"zeros"` is Keras's initializer. A layer tells a class what it does with its kernel, so that a
-class draws what its name does, on either layer. In a layer of Keras the kernel is taken for that of
-an `Unpatchify` whose patches tile; another one needs `fan`.
+`"zeros"` is Keras's initializer. In `Patchify` and `Unpatchify` a class draws exactly what its name
+draws, because the layer tells it how the kernel is used. A layer of Keras does not: there a class
+takes the kernel for that of an `Unpatchify` with tiling patches, unless it is given a `fan`.
 """
 
 import math
@@ -64,11 +64,13 @@ class Kernel(NamedTuple):
 
 def _tiling(shape):
     """The kernel as that of an `Unpatchify` whose patches tile, the best guess from its shape."""
-    return Kernel(tuple(shape), geometry.make_axes(shape[:-2], data_dim=len(shape) - 2), "sum")
+    return Kernel(
+        tuple(shape), geometry.make_axes(shape[:-2], None, "valid", len(shape) - 2), "sum"
+    )
 
 
 class _FanUniform(keras.initializers.Initializer):
-    """Uniform in `[-b, b]`, `b = sqrt(gain / fan)`; without a seed every call draws anew."""
+    """Uniform in `[-b, b]`, `b = sqrt(gain / fan)`; without a seed, every call draws anew."""
 
     gain: float
 
@@ -142,7 +144,7 @@ class LinearGlorotUniform(_FanUniform):
     """The Glorot-uniform draw of the equivalent linear map: `b = sqrt(6 / fan)`.
 
     The linear map has `prod(patch) * signal` channels on one side and `token` on the other. ViT,
-    MAE and DiT draw their patch embedding, MAE and DiT their linear head from it. Keras's
+    MAE and DiT draw their patch embedding from it, and MAE and DiT their linear head. Keras's
     `"glorot_uniform"` multiplies both numbers of channels by the patch.
 
     Args:
@@ -192,13 +194,13 @@ NAMES = ("default", "zeros", "fan_in", "glorot", "unit_variance")
 
 
 def check(weight_init: Any) -> Any:
-    """`weight_init` as one of `NAMES` or an initializer of its own seed."""
+    """`weight_init` as one of `NAMES`, or as an initializer with a seed of its own."""
     if isinstance(weight_init, str) and weight_init in NAMES:
         return weight_init
     try:
         initializer = keras.initializers.get(weight_init)
         if initializer is None:
-            raise ValueError("None names no initializer")
+            raise ValueError("None does not name an initializer")
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`weight_init` must be one of {', '.join(map(repr, NAMES))}, or a Keras initializer "

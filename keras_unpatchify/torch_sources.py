@@ -47,7 +47,7 @@ def open_source(source: Any, prefix: str) -> dict[str, Any]:
         raise
     except Exception as error:  # of a dozen kinds, for a file that is cut short or holds code
         raise ValueError(
-            "`source` must be a whole file, of named tensors alone. "
+            "`source` must be a complete file that holds only named tensors. "
             f"Received: source={str(source)!r} ({type(error).__name__}). "
             "Fetch it again, or pass a mapping of names to arrays."
         ) from error

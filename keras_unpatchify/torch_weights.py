@@ -248,7 +248,7 @@ def _wrong_dtypes(layer: Layer, arrays: dict[str, np.ndarray], dtype: str) -> It
         )
     for name, array in arrays.items():
         if "float" not in array.dtype.name or not np.can_cast(array.dtype, dtype):
-            yield f"{name!r} is {array.dtype.name}, which {dtype} does not hold without loss{why}"
+            yield f"{name!r} is {array.dtype.name}, which {dtype} cannot hold without loss{why}"
 
 
 def _wrong_stride(layer: Layer, layout: str | None) -> Iterator[str]:

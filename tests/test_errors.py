@@ -231,7 +231,7 @@ def test_an_empty_grid(call):
 )
 def test_the_form_of_output_spatial_shape(size, call):
     text = (
-        "`output_spatial_shape` must hold 2 of Python's integers, one per axis. "
+        "`output_spatial_shape` must hold 2 Python integers, one per axis. "
         f"Received: output_spatial_shape={size!r}. For the size of a tensor, pass `like=tensor`."
     )
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -251,7 +251,7 @@ def test_the_form_of_output_spatial_shape(size, call):
 )
 def test_the_range_of_output_spatial_shape(padding, size, allowed, call):
     text = (
-        "`output_spatial_shape`, or the spatial shape of `like`, must be a size that is patched into the grid (2, 3): "
+        "`output_spatial_shape`, or the spatial shape of `like`, must be a size that `Patchify` turns into the grid (2, 3): "
         f"{allowed}. Received: output_spatial_shape={size}"
     )
     layer = Unpatchify(**GOOD, padding=padding)

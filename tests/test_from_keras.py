@@ -247,7 +247,7 @@ class Other(L.Conv2D):
 )
 def test_other_layers_are_refused(convert, layer, names):
     text = (
-        f"`layer` must be one of Keras's {names}, and of no subclass, which may compute something "
+        f"`layer` must be one of Keras's {names}, not a subclass, which may compute something "
         f"else. Received: layer={layer!r}"
     )
     with pytest.raises(ValueError, match=re.escape(text)):

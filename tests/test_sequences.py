@@ -88,8 +88,8 @@ EITHER_WAY = pytest.mark.parametrize("call", [eagerly, symbolically])
 @EITHER_WAY
 def test_the_grid_is_not_guessed(call):
     text = (
-        "A sequence of tokens has the grid of the signal to return, which is never guessed from "
-        "the number of tokens. Received: neither `output_spatial_shape` nor `like`. "
+        "The grid of a sequence must be known, and the number of tokens does not tell it. "
+        "Received: neither `output_spatial_shape` nor `like`. "
         "Pass one of them to the call."
     )
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -99,8 +99,8 @@ def test_the_grid_is_not_guessed(call):
 @EITHER_WAY
 def test_the_number_of_tokens_is_checked(call):
     text = (
-        "The sequence must have 6 tokens, those of the grid (2, 3) of the signal that is asked "
-        "for. Received: 7 tokens. Leave out class and register tokens, or ask for another size."
+        "The sequence must have 6 tokens, which fill the grid (2, 3) of the requested signal. "
+        "Received: 7 tokens. Slice off class and register tokens, or request another size."
     )
     layer = Unpatchify(3, 2, 2, 4, sequence=True)
     with pytest.raises(ValueError, match=re.escape(text)):

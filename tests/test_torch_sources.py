@@ -70,7 +70,7 @@ def test_one_error_lists_all_that_is_wrong(unpatchify):
     assert refusal(unpatchify, source) == (
         "`source` must hold the weights of the layer, and nothing else under the prefix: 'scale' "
         "is unexpected; 'weight' has the shape (8, 3, 4, 3) instead of (8, 3, 4, 2); 'bias' has "
-        "the shape (4,) instead of (3,); 'bias' is float64, which float32 does not hold without "
+        "the shape (4,) instead of (3,); 'bias' is float64, which float32 cannot hold without "
         "loss. Received: prefix='', names that begin with ['bias', 'scale', 'weight']. Name the "
         "module by `prefix`; construct the layer with its arguments, `bias` and `dtype`. "
         "It is unchanged."
@@ -195,7 +195,7 @@ def test_a_normalised_weight_that_is_not_whole(unpatchify, changes, problem):
 def test_what_is_no_array(unpatchify):
     text = refusal(unpatchify, {"weight": "zeros", "bias": None})
     assert "'weight' has the shape () instead of" in text
-    assert "'bias' is object, which float32 does not hold without loss" in text
+    assert "'bias' is object, which float32 cannot hold without loss" in text
 
 
 # --- wrong arguments ---
@@ -301,7 +301,7 @@ def test_a_file_that_is_cut_short(unpatchify, tmp_path, file, save, part):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
     text = re.escape(
-        f"`source` must be a whole file, of named tensors alone. Received: source={str(path)!r} "
+        f"`source` must be a complete file that holds only named tensors. Received: source={str(path)!r} "
         "(). Fetch it again, or pass a mapping of names to arrays."
     )
     assert re.fullmatch(text.replace(r"\(\)", r"\(\w+\)"), refusal(unpatchify, path))
@@ -328,7 +328,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_nothing_runs(unpatchify, torch,
     if form == "safetensors":
         pytest.importorskip("safetensors", reason="reads the file")
         path = path.rename(tmp_path / "a.safetensors")
-    assert "must be a whole file, of named tensors alone" in refusal(unpatchify, path)
+    assert "must be a complete file that holds only named tensors" in refusal(unpatchify, path)
     assert not trace.exists()
     pickle.loads(pickle.dumps(harmful["bias"]))
     assert trace.exists()  # the code would have worked
@@ -336,7 +336,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_nothing_runs(unpatchify, torch,
 
 def test_a_file_of_something_else(unpatchify, torch, tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "a.pt")
-    assert "must be a whole file, of named tensors alone" in refusal(unpatchify, tmp_path / "a.pt")
+    assert "must be a complete file that holds only named tensors" in refusal(unpatchify, tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(
