@@ -4,8 +4,8 @@ Both layers keep a kernel `(*patch, signal, token)`. Below, `f = prod(patch)`. T
 tell which of the last two axes is the input. The generic rules for a fan-in guess: Keras multiplies
 the patch by the last axis but one of any kernel (`compute_fans` in its `random_initializers.py`),
 PyTorch by the second axis of its `(token, signal, *patch)` (`_calculate_fan_in_and_fan_out` in
-`torch.nn.init`). Both arrive at `f * signal`. That is the fan-in of a convolution. A transposed convolution sums over
-the token channels of each patch instead.
+`torch.nn.init`). Both arrive at `f * signal`. That is the fan-in of a convolution. A transposed
+convolution sums over the token channels of each patch instead.
 
 Each name has a class here. Kernels are uniform in `[-b, b]`, `b = sqrt(gain / fan)`:
 
