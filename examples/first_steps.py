@@ -1,0 +1,39 @@
+"""Both layers, top to bottom: build, train, save, load, look. `python examples/first_steps.py`"""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+print("Squeezes 8 x 8 patches into 16 numbers: a minute, then see examples/results", flush=True)
+
+from pathlib import Path
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from skimage import data
+
+from keras_unpatchify import Patchify, Unpatchify
+
+# Build. The sizes are open: the model takes photographs of any size, and returns the same size.
+image = keras.Input((None, None, 3))
+tokens = Patchify(3, 16, data_dim=2, patch_size=8, padding="same")(image)
+x = keras.layers.Conv2D(128, 3, padding="same", activation="gelu")(tokens)
+output = Unpatchify(128, 3, data_dim=2, patch_size=8, padding="same")(x, like=image)
+model = keras.Model(image, output)
+
+# Train, on the 48 x 48 crops of one photograph.
+windows = np.lib.stride_tricks.sliding_window_view(data.astronaut() / 255, (48, 48, 3))
+crops = windows[::4, ::4, 0].reshape(-1, 48, 48, 3).astype("float32")
+model.compile("adam", "mse")
+model.fit(crops, crops, epochs=5)
+
+# Save, load, and look at a photograph that it was not trained on, of 300 x 451 pixels.
+folder = Path(__file__).parent / "results"
+folder.mkdir(exist_ok=True)
+model.save(folder / "first_steps.keras")
+model = keras.saving.load_model(folder / "first_steps.keras")
+cat = data.chelsea()[None] / 255
+again = model.predict(cat, verbose=0)
+plt.imsave(folder / "first_steps.png", np.hstack([cat[0], again[0].clip(0, 1)]))
+error = np.mean((again - cat) ** 2)
+print(f"{folder / 'first_steps.png'}: {-10 * np.log10(error):.1f} dB")
