@@ -13,7 +13,7 @@ import re
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
-print("Divides weights, then a signal, over eight devices. Half a minute, no files.", flush=True)
+print("Divides weights, then a signal, over eight devices: a minute, no files.", flush=True)
 
 import jax
 import keras
@@ -82,7 +82,7 @@ print(f"a map {weather.shape}, {piece.shape} on each device: no device holds the
 
 
 def autoencoder(patch, stride):
-    """`map -> map`; the mean of overlapping patches leaves no seams, on devices' borders neither."""
+    """`map -> map`; the mean of overlapping patches leaves no seams, between devices neither."""
     keras.utils.set_random_seed(0)
     signal = keras.Input((HEIGHT, WIDTH, FIELDS))
     patchify = Patchify(FIELDS, 64, 2, patch, stride, padding="same")
@@ -91,7 +91,7 @@ def autoencoder(patch, stride):
 
 
 def training_step(model, optimizer):
-    """`(weights, optimizer's state, map) -> (loss, weights, optimizer's state)`, as for one device."""
+    """`(weights, state, map) -> (loss, weights, state)`, written as for one device."""
 
     def loss(weights, signal):
         output, _ = model.stateless_call(weights, [], signal)
@@ -133,4 +133,4 @@ for patch, stride in ((4, 4), (4, 2), (8, 4)):
     print(f"each device receives {halo} bytes of halo in a step", end=" ")
     print(f"({halo / piece.nbytes:.0%} of its map) and {gradients} of gradients", flush=True)
     assert losses[-1] < losses[0] / 2
-print(f"the signal was divided over {len(devices)} devices: {piece.nbytes} bytes on each")
+print(f"map divided over {len(devices)} devices: {piece.nbytes / 1e6:.1f} MB on each", flush=True)

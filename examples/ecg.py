@@ -1,17 +1,18 @@
-"""A small patch transformer that removes noise from an electrocardiogram: patches that tile, and patches that overlap.
+"""A small patch transformer takes noise off an electrocardiogram: patches that tile, or overlap.
 
     python examples/ecg.py
     KERAS_BACKEND=torch python examples/ecg.py --out /tmp
 
-It learns from two heartbeats of the recording that ships inside PyWavelets and is judged on the third. Overlapping
-patches, a quarter of a patch apart, are four times the tokens, and leave no seams.
+It learns from two heartbeats of the recording that ships inside PyWavelets and is judged on the
+third. Overlapping patches, a quarter of a patch apart, are four times the tokens, and leave no
+seams.
 """
 
 import argparse
 import os
-import time
 from pathlib import Path
 
+print("Trains two models on an electrocardiogram, in some minutes, and draws.", flush=True)
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
@@ -20,14 +21,12 @@ from keras import layers
 
 from keras_unpatchify import Patchify, Unpatchify
 
-PATCH, WINDOW, BATCH = (
-    32,
-    256,
-    32,
-)  # samples of a patch; samples of a training window; windows of a step
+PATCH, WINDOW = 32, 256  # samples of a patch, and of a training window
+BATCH = 32  # windows of a step
 TRAIN = 704  # samples to learn from, of 1024; the rest is held out
 NOISE = 0.4  # standard deviation of the noise, in units of that of the recording
 STRIDES = {"tiling": PATCH, "overlapping": PATCH // 4}
+RESULTS = Path(__file__).parent / "results"
 
 
 def denoiser(stride, width=64, heads=4, blocks=2):
@@ -35,11 +34,9 @@ def denoiser(stride, width=64, heads=4, blocks=2):
     signal = keras.Input((None, 1))  # (batch, time, 1)
     patchify = Patchify(1, width, data_dim=1, patch_size=PATCH, stride=stride, padding="same")
     x = patchify(signal)  # (batch, time / stride, width)
-    reach = (
-        2 * (2 * PATCH // stride) + 1
-    )  # tokens, so that both models look two patches to either side
+    reach = 2 * (2 * PATCH // stride) + 1  # tokens: both models look two patches to either side
     for _ in range(blocks):
-        # Where a token is, it knows from its neighbours: no embedding of positions, so any length will do.
+        # A token knows where it is from its neighbours, not from its position: any length will do.
         x = x + layers.DepthwiseConv1D(reach, padding="same")(layers.LayerNormalization()(x))
         y = layers.LayerNormalization()(x)
         x = x + layers.MultiHeadAttention(heads, width // heads)(y, y)
@@ -59,33 +56,25 @@ def noisy(clean, rng):
 
 
 def training_windows(signal, rng):
-    """Endless batches `(noisy, clean)`: windows at random places, with fresh noise, height, level and drift."""
+    """Endless batches `(noisy, clean)`: random windows with fresh noise, height, level, drift."""
     ramp = np.linspace(-1, 1, WINDOW, dtype="float32")[:, None]
     while True:
         clean = windows(signal, rng.integers(len(signal) - WINDOW + 1, size=BATCH), WINDOW)
-        height, level, drift = (
-            rng.normal([1, 0, 0], [0.15, 0.5, 0.3], (BATCH, 3)).astype("float32").T[..., None, None]
-        )
+        changes = rng.normal([1, 0, 0], [0.15, 0.5, 0.3], (BATCH, 3)).astype("float32")
+        height, level, drift = changes.T[..., None, None]
         clean = height * clean + level + drift * ramp
         yield noisy(clean, rng), clean
 
 
-def train(stride, signal, steps, every=50):
+def train(stride, signal, steps):
     keras.utils.set_random_seed(0)
     model = denoiser(stride)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=2e-3, warmup_steps=min(30, steps)
     )
     model.compile(keras.optimizers.AdamW(rate), "mse")
-    batches = training_windows(signal, np.random.default_rng(0))
-    start = time.time()
-    for step in range(0, steps, every):
-        n = min(every, steps - step)
-        loss = model.fit(batches, steps_per_epoch=n, verbose=0).history["loss"][0]
-        print(
-            f"stride {stride:2}  step {step + n:4}  loss {loss:.4f}  {time.time() - start:4.0f} s",
-            flush=True,
-        )
+    print(f"patches of {PATCH} samples, {stride} apart:", flush=True)
+    model.fit(training_windows(signal, np.random.default_rng(0)), steps_per_epoch=steps)
     return model
 
 
@@ -95,7 +84,7 @@ def decibels(x, clean):
 
 
 def best_filter(signal, rng):
-    """The Savitzky-Golay filter that does best on the training part; of degree 0 it is the moving average."""
+    """The best Savitzky-Golay filter on the training part; of degree 0 it is the moving average."""
     from scipy.signal import savgol_filter
 
     clean = np.repeat(signal[None, :, None], 32, axis=0)
@@ -104,7 +93,7 @@ def best_filter(signal, rng):
     length, degree = max(
         choices, key=lambda choice: decibels(savgol_filter(x, *choice, axis=1), clean)
     )
-    print(f"best filter on the training part: Savitzky-Golay of {length} samples, degree {degree}")
+    print(f"best filter: Savitzky-Golay of {length} samples, degree {degree}", flush=True)
     return lambda x: savgol_filter(x, length, degree, axis=1)
 
 
@@ -156,7 +145,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder for the picture")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the picture")
     args = parser.parse_args()
 
     import pywt
@@ -175,10 +164,9 @@ def main():
     figures = {name: decibels(output, clean) for name, output in outputs.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     draw(clean, outputs, figures, args.out / "ecg.png")
-    print(
-        "held-out heartbeat:",
-        ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items()),
-    )
+    print(f"drawn: {args.out / 'ecg.png'}", flush=True)
+    text = ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
+    print("held-out heartbeat:", text)
 
 
 if __name__ == "__main__":

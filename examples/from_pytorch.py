@@ -1,4 +1,4 @@
-"""From a PyTorch checkpoint to a Keras functional model with the same numbers, saved and used from another backend.
+"""From a PyTorch checkpoint to a Keras model with the same numbers, used from another backend.
 
     python examples/from_pytorch.py
 
@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 
+if len(sys.argv) == 1:  # else another process has said it
+    print("Loads a PyTorch model into Keras and compares: half a minute, no files.", flush=True)
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
@@ -27,7 +29,7 @@ TOLERANCE = 1e-5
 
 
 def torch_model():
-    """A patch embedding and two heads: a linear one, as in DiT, and a transposed convolution whose patches overlap."""
+    """A patch embedding and two heads: linear, as in DiT, and a transposed convolution."""
     import torch
 
     class TorchModel(torch.nn.Module):
@@ -80,9 +82,9 @@ def check(model, images, expected):
     """Prints and checks how far the model's outputs are from the expected ones."""
     outputs = [keras.ops.convert_to_numpy(output) for output in model(images)]
     difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, expected, strict=True))
-    print(
-        f"{keras.backend.backend()}: outputs {[a.shape for a in outputs]}, largest difference {difference:.1e}"
-    )
+    shapes = [a.shape for a in outputs]
+    backend = keras.backend.backend()
+    print(f"{backend}: outputs {shapes}, largest difference {difference:.1e}", flush=True)
     assert difference < TOLERANCE
 
 
@@ -119,9 +121,7 @@ def main():
         convert(pathlib.Path(folder))
         backend = another_backend()
         if backend is None:
-            print(
-                "No other trainable backend is installed: install jax or tensorflow to use the saved model from it."
-            )
+            print("Install jax or tensorflow to use the saved model from it, too.")
         else:
             environment = os.environ | {"KERAS_BACKEND": backend}
             subprocess.run([sys.executable, __file__, folder], env=environment, check=True)

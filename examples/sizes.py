@@ -2,13 +2,15 @@
 
     python examples/sizes.py
 
-The kernel is the identity, a token is the pixels of its patch: what differs from the photograph is the pair's doing.
+The kernel is the identity, a token is the pixels of its patch: what differs from the photograph is
+the pair's doing.
 """
 
 import argparse
 import os
 from pathlib import Path
 
+print("Sends a photograph through the pair in five ways, in half a minute, and draws.", flush=True)
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
@@ -18,10 +20,11 @@ from keras_unpatchify import Patchify, Unpatchify
 
 PATCH = 32
 WIDTH = PATCH * PATCH * 3  # of a token: every pixel of its patch
+RESULTS = Path(__file__).parent / "results"
 
 
 def there_and_back(photograph, stride, padding, overlap):
-    """The pair on one photograph, `(height, width, 3)`; with "valid" what fills no patch is not returned."""
+    """The pair on a photograph, `(height, width, 3)`; "valid" drops what fills no patch."""
     patchify = Patchify(3, WIDTH, 2, PATCH, stride, bias=False, padding=padding)
     unpatchify = Unpatchify.from_patchify(patchify, bias=False, overlap=overlap)
     image = keras.Input((None, None, 3))
@@ -36,15 +39,14 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder for the picture")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the picture")
     args = parser.parse_args()
 
     import matplotlib.pyplot as plt
     from skimage import data
 
-    photograph = (
-        data.chelsea()[:275, 60:419].astype("float32") / 255
-    )  # 275 x 359: no multiple of anything here
+    # 275 x 359: no multiple of anything here
+    photograph = data.chelsea()[:275, 60:419].astype("float32") / 255
     rows = [
         ("tiling, valid", PATCH, "valid", "sum"),
         ("tiling, same", PATCH, "same", "sum"),
@@ -61,7 +63,7 @@ def main():
         canvas[: signal.shape[0], : signal.shape[1]] = np.clip(signal, 0, 1)
         difference = np.abs(signal - photograph[: signal.shape[0], : signal.shape[1]]).max()
         height, width = signal.shape[:2]
-        print(f"{title}: {height} x {width}, largest difference {difference:.1e}")
+        print(f"{title}: {height} x {width}, largest difference {difference:.1e}", flush=True)
         axis.imshow(canvas)
         axis.set_title(
             f"{title}: {height} x {width}" + (", equal" if difference < 1e-5 else ""), fontsize=9
@@ -70,6 +72,7 @@ def main():
         axis.axis("off")
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "sizes.png", dpi=80)
+    print(f"drawn: {args.out / 'sizes.png'}; equal to 1e-5 where it says so")
 
 
 if __name__ == "__main__":
