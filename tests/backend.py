@@ -1,65 +1,92 @@
-"""What the backends write differently: gradients and compilation of a function of arrays, as functions of arrays."""
+"""What the backends write differently: computing, differentiating and compiling functions of arrays."""
 
 import keras
 import numpy as np
+
+BACKENDS = ("torch", "jax", "tensorflow", "numpy", "openvino")
+TRAINABLE = BACKENDS[:3]
+BACKEND = keras.backend.backend()
 
 
 def to_numpy(x):
     return np.asarray(keras.ops.convert_to_numpy(x))
 
 
-def apply(function, *arrays):
-    """The value of a function of tensors for arrays; on jax in one piece, which compiles sooner than its pieces."""
-    if keras.backend.backend() == "jax":
+def tensor(array):
+    """A tensor of the array's own dtype."""
+    return keras.ops.convert_to_tensor(array, array.dtype.name)
+
+
+def run(function, *arrays, **arguments):
+    """What a layer, or a function of tensors, makes of arrays: an array, or a structure of them.
+
+    On jax it is computed in one piece, which compiles sooner than its pieces.
+    """
+    if isinstance(function, keras.layers.Layer) and not function.built:
+        function.build(arrays[0].shape)
+
+    def compute(*tensors):
+        return function(*tensors, **arguments)
+
+    if BACKEND == "jax":
         import jax
 
-        function = jax.jit(function)
-    return to_numpy(function(*(keras.ops.convert_to_tensor(a, a.dtype.name) for a in arrays)))
+        compute = jax.jit(compute)
+    return keras.tree.map_structure(to_numpy, compute(*map(tensor, arrays)))
 
 
-def run(layer, x, **arguments):
-    """A layer's output for an array."""
-    if not layer.built:
-        layer.build(x.shape)
-    return apply(lambda tensor: layer(tensor, **arguments), x)
+def value_and_gradients(function, arrays, weights):
+    """`function(*arrays)`, and the gradients of its sum, weighted, for each of the arrays.
 
-
-def gradients(function, arrays, weights):
-    """Gradients of `sum(weights * function(*arrays))` for each of the arrays."""
-    tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
+    The value may be a structure of tensors, of which the weights are one too. There are no
+    gradients on a backend that only infers.
+    """
+    tensors, factors = [tensor(a) for a in arrays], keras.tree.map_structure(tensor, weights)
 
     def total(*tensors):
-        return keras.ops.sum(keras.ops.convert_to_tensor(weights) * function(*tensors))
+        y = function(*tensors)
+        pairs = zip(keras.tree.flatten(factors), keras.tree.flatten(y), strict=True)
+        return sum(keras.ops.sum(factor * part) for factor, part in pairs), y
 
-    if keras.backend.backend() == "jax":
+    if BACKEND == "jax":
         import jax
 
-        gradient = jax.jit(jax.grad(total, argnums=tuple(range(len(tensors)))))
-        return [np.asarray(g) for g in gradient(*tensors)]
-    if keras.backend.backend() == "tensorflow":
+        every = tuple(range(len(tensors)))
+        (_, y), gradients = jax.jit(jax.value_and_grad(total, every, has_aux=True))(*tensors)
+    elif BACKEND == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            value = total(*tensors)
-        return [g.numpy() for g in tape.gradient(value, tensors)]
-    tensors = [t.detach().requires_grad_(True) for t in tensors]
-    total(*tensors).backward()
-    return [to_numpy(t.grad) for t in tensors]
+            value, y = total(*tensors)
+        gradients = tape.gradient(value, tensors)
+    elif BACKEND == "torch":
+        tensors = [t.detach().requires_grad_(True) for t in tensors]
+        value, y = total(*tensors)
+        value.backward()
+        gradients = [t.grad for t in tensors]
+    else:
+        y, gradients = function(*tensors), []
+    return keras.tree.map_structure(to_numpy, y), [to_numpy(g) for g in gradients]
+
+
+def gradients(function, arrays, weights):
+    """The gradients alone."""
+    return value_and_gradients(function, arrays, weights)[1]
 
 
 def compiled(function):
     """The function as the backend compiles it, of arrays and to an array."""
-    if keras.backend.backend() == "jax":
+    if BACKEND == "jax":
         import jax
 
         function = jax.jit(function)
-    elif keras.backend.backend() == "tensorflow":
+    elif BACKEND == "tensorflow":
         import tensorflow as tf
 
         function = tf.function(function)
-    elif keras.backend.backend() == "torch":
+    elif BACKEND == "torch":
         import torch
 
         function = torch.compile(function, fullgraph=True)
-    return lambda *arrays: to_numpy(function(*(keras.ops.convert_to_tensor(a) for a in arrays)))
+    return lambda *arrays: to_numpy(function(*map(tensor, arrays)))

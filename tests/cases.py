@@ -1,16 +1,31 @@
-"""The geometries that the tables of tests run over, and arrays for them."""
+"""The geometries and layers that the tables of tests run over, and arrays for them."""
 
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import pytest
 import reference
+
+from keras_unpatchify import Patchify, Unpatchify
 
 IMPLEMENTATIONS = ("conv_transpose", "matmul")
 PADDINGS = ("valid", "same", "pairs")
 
 # The sums behind a value are at most a few hundred products of standard normal numbers, in float32.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def normal(shape, seed):
+    return np.random.default_rng(seed).standard_normal(shape, dtype="float32")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Drawn(keras.initializers.Initializer):
+    """Normal numbers of NumPy: jax takes half a second for the first draw of each shape."""
+
+    def __call__(self, shape, dtype=None):
+        return keras.ops.convert_to_tensor(normal(shape, 2), dtype)
 
 
 class Case(NamedTuple):
@@ -22,6 +37,7 @@ class Case(NamedTuple):
     token: int = 3
     signal: int = 2
     batch: int = 2
+    bias: bool = True
 
     @property
     def data_dim(self):
@@ -30,6 +46,21 @@ class Case(NamedTuple):
     @property
     def arguments(self):
         return {"data_dim": self.data_dim, "patch_size": self.patch, "stride": self.stride}
+
+    @property
+    def size(self):
+        """The default size without padding."""
+        return self.default_size("valid")
+
+    def unpatchify(self, in_features=None, **options):
+        return self._layer(Unpatchify, in_features, self.signal, options)
+
+    def patchify(self, in_features=None, **options):
+        return self._layer(Patchify, in_features, self.token, options)
+
+    def _layer(self, layer_class, in_features, out_features, options):
+        options = {"weight_init": Drawn(), **self.arguments, **options}
+        return layer_class(in_features, out_features, **options)
 
     def padding(self, kind):
         """The argument: a word, or uneven pairs that leave something of every patch."""
@@ -80,17 +111,15 @@ FILLED = tuple(name for name, case in CASES.items() if case.batch)
 COMPACT = ("1d-overlap", "2d-tiling", "2d-mixed", "3d-mixed")
 
 
-def normal(shape, seed):
-    return np.random.default_rng(seed).standard_normal(shape, dtype="float32")
+def marks(case):
+    return () if case.batch else pytest.mark.empty_batch
 
 
 def over_cases(names=tuple(CASES)):
-    marks = {0: pytest.mark.empty_batch}
-    cases = [
-        pytest.param(CASES[name], id=name, marks=marks.get(CASES[name].batch, ())) for name in names
-    ]
+    cases = [pytest.param(CASES[name], id=name, marks=marks(CASES[name])) for name in names]
     return pytest.mark.parametrize("case", cases)
 
 
+over_layers = pytest.mark.parametrize("layer_class", [Unpatchify, Patchify])
 over_paddings = pytest.mark.parametrize("padding", PADDINGS)
 over_implementations = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -78,29 +78,40 @@ def unpatchify(x, kernel, bias=None, *, stride, padding="valid", size=None, over
     if bias is not None and np.ndim(bias) > 1:
         patch_bias, bias = np.asarray(bias, "float64"), None
     y = np.zeros((x.shape[0], *size, kernel.shape[-2]))
-    count = np.zeros((*size, 1))
     for index, signal, part in _windows(grid, size, kernel, stride, padding):
-        y[(slice(None), *signal)] += np.einsum(
-            "bt,...ct->b...c", x[(slice(None), *index)], kernel[part]
-        )
+        token = x[(slice(None), *index)]
+        y[(slice(None), *signal)] += np.einsum("bt,...ct->b...c", token, kernel[part])
         y[(slice(None), *signal)] += patch_bias[part]
-        count[signal] += 1
     if overlap == "mean":
-        y = y / np.where(count == 0, 1, count)
+        y = y / np.maximum(covers(grid, size, kernel.shape[:-2], stride, padding), 1)
     return y if bias is None else y + np.asarray(bias, "float64")
 
 
-def unpatchify_gradients(x, kernel, weights, *, stride, padding="valid"):
-    """Gradients of `sum(weights * unpatchify(x, kernel, bias))` for x, kernel and a bias per channel."""
+def unpatchify_gradients(x, kernel, weights, *, stride, padding="valid", overlap="sum"):
+    """Gradients of `sum(weights * unpatchify(x, kernel, bias))`.
+
+    For x, the kernel, a bias per channel, and a bias of each patch.
+    """
     x, kernel, weights = (np.asarray(a, "float64") for a in (x, kernel, weights))
-    dx, dkernel = np.zeros(x.shape), np.zeros(kernel.shape)
-    for index, signal, part in _windows(
-        x.shape[1:-1], weights.shape[1:-1], kernel, stride, padding
-    ):
-        here = weights[(slice(None), *signal)]
+    dx, dkernel, dpatch = np.zeros(x.shape), np.zeros(kernel.shape), np.zeros(kernel.shape[:-1])
+    grid, size = x.shape[1:-1], weights.shape[1:-1]
+    shares = weights
+    if overlap == "mean":
+        shares = weights / np.maximum(covers(grid, size, kernel.shape[:-2], stride, padding), 1)
+    for index, signal, part in _windows(grid, size, kernel, stride, padding):
+        here = shares[(slice(None), *signal)]
         dx[(slice(None), *index)] = _product(here, kernel[part])
         dkernel[part] += np.einsum("b...c,bt->...ct", here, x[(slice(None), *index)])
-    return dx, dkernel, weights.sum(axis=tuple(range(weights.ndim - 1)))
+        dpatch[part] += here.sum(axis=0)
+    return dx, dkernel, weights.sum(axis=tuple(range(weights.ndim - 1))), dpatch
+
+
+def covers(grid, size, patch, stride, padding="valid"):
+    """How many patches cover each position, (*size, 1)."""
+    count = np.zeros((*size, 1))
+    for _, signal, _ in _windows(grid, size, np.zeros((*patch, 1, 1)), stride, padding):
+        count[signal] += 1
+    return count
 
 
 def patchify_gradients(x, kernel, weights, *, stride, padding="valid"):

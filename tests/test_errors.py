@@ -6,11 +6,11 @@ import types
 import keras
 import numpy as np
 import pytest
+from cases import over_layers
 
 from keras_unpatchify import Patchify, Unpatchify
 from keras_unpatchify.ops import patchify, unpatchify
 
-LAYERS = pytest.mark.parametrize("layer_class", [Unpatchify, Patchify])
 GOOD = {"in_features": 8, "out_features": 3, "data_dim": 2, "patch_size": 4}
 
 BAD_ARGUMENTS = [
@@ -102,14 +102,14 @@ def arguments_id(value):
     return "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else ""
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize(("bad", "text"), BAD_ARGUMENTS, ids=arguments_id)
 def test_arguments(layer_class, bad, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         layer_class(**(GOOD | bad))
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize(("bad", "text"), BAD_ARGUMENTS, ids=arguments_id)
 def test_arguments_in_a_config(layer_class, bad, text):
     config = layer_class(**GOOD).get_config() | bad
@@ -136,7 +136,7 @@ def test_the_choices_of_overlap():
         unpatchify(np.ones((1, 2, 3), "float32"), np.ones((2, 1, 3), "float32"), overlap="max")
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("name", ["in_features", "out_features", "data_dim", "patch_size"])
 def test_a_config_without_a_required_argument(layer_class, name):
     config = layer_class(**GOOD).get_config()
@@ -149,7 +149,7 @@ def test_a_config_without_a_required_argument(layer_class, name):
         layer_class.from_config(config)
 
 
-@LAYERS
+@over_layers
 def test_an_argument_that_does_not_exist(layer_class):
     config = layer_class(**GOOD).get_config() | {"dilation": 2}
     with pytest.raises(ValueError, match="dilation"):
@@ -170,7 +170,7 @@ EITHER_WAY = pytest.mark.parametrize("call", [eagerly, symbolically])
 
 
 @EITHER_WAY
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 8, 8, 8, 8), (2, 8)])
 def test_rank(layer_class, shape, call):
     text = (
@@ -183,7 +183,7 @@ def test_rank(layer_class, shape, call):
 
 
 @EITHER_WAY
-@LAYERS
+@over_layers
 def test_channels(layer_class, call):
     text = (
         "The input must have 8 channels on its last axis, as `in_features` says. "
@@ -199,7 +199,7 @@ def test_channels(layer_class, call):
         call(open_layer, (2, 8, 8, 7))
 
 
-@LAYERS
+@over_layers
 def test_channels_that_are_not_known(layer_class):
     layer = layer_class(**(GOOD | {"in_features": None}))
     text = "The input's channels, its last axis, must be known and at least 1. Received: shape=(None, 8, 8, None)"
@@ -285,7 +285,7 @@ def test_like_of_the_wrong_rank(call):
         call(Unpatchify(**GOOD), (2, 2, 3, 8), like=(8, 12))
 
 
-@LAYERS
+@over_layers
 def test_complex_input(layer_class):
     text = "The input must be real. Received: dtype=complex64. Pass the two parts as channels."
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -294,7 +294,7 @@ def test_complex_input(layer_class):
         )
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize(
     "shape", ["abc", None, 3, {"a": 1}, (None, 8, "8", 8), (None, 8, -8, 8), (None, 8, 8.0, 8)]
 )
@@ -306,7 +306,7 @@ def test_a_shape_to_build_with(layer_class, shape):
         layer_class(**GOOD).build(shape)
 
 
-@LAYERS
+@over_layers
 def test_a_kernel_beyond_all_memory(layer_class):
     layer = layer_class(3, 4, 3, 10**6, padding="same")
     text = "The kernel must have at most 2147483647 elements. Received: shape=(1000000, 1000000, 1000000, "

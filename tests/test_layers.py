@@ -8,48 +8,49 @@ import numpy as np
 import pytest
 import reference
 from backend import run, to_numpy
-from cases import CASES, COMPACT, TOLERANCE, normal, over_cases, over_implementations, over_paddings
+from cases import (
+    CASES,
+    COMPACT,
+    TOLERANCE,
+    normal,
+    over_cases,
+    over_implementations,
+    over_layers,
+    over_paddings,
+)
 
 import keras_unpatchify
 from keras_unpatchify import Patchify, Unpatchify
 
-LAYERS = pytest.mark.parametrize("layer_class", [Unpatchify, Patchify])
-
-
-def unpatchify_layer(case, **options):
-    return Unpatchify(case.token, case.signal, **case.arguments, **options)
-
-
-def patchify_layer(case, **options):
-    return Patchify(case.signal, case.token, **case.arguments, **options)
-
 
 @over_cases()
 @over_paddings
-def test_unpatchify_computes_what_its_weights_say(case, padding):
+def test_layers_compute_what_their_weights_say_in_the_shape_that_they_said(case, padding):
+    """Eagerly and symbolically; on jax every size is compiled at once."""
     padding = case.padding(padding)
-    layer = unpatchify_layer(case, padding=padding)
-    for size in (None, *case.sizes(padding)):
-        actual = run(layer, case.tokens(), output_spatial_shape=size)
-        weights = to_numpy(layer.kernel), to_numpy(layer.bias)
-        expected = reference.unpatchify(
-            case.tokens(), *weights, stride=case.stride, padding=padding, size=size
-        )
-        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+    options = {"stride": case.stride, "padding": padding}
+    back, there = case.unpatchify(padding=padding), case.patchify(padding=padding)
+    back.build((None, *case.grid, case.token))
+    there.build((None, *case.size, case.signal))
+    sizes = [None, *case.sizes(padding)]
+    tokens, images = case.tokens(), [case.signals(size) for size in sizes[1:]]
 
+    def layers(tokens, *images):
+        signals = [back(tokens, output_spatial_shape=size) for size in sizes]
+        return [*signals, *(there(image) for image in images)]
 
-@over_cases()
-@over_paddings
-def test_patchify_computes_what_its_weights_say(case, padding):
-    padding = case.padding(padding)
-    layer = patchify_layer(case, padding=padding)
-    for size in case.sizes(padding):
-        actual = run(layer, case.signals(size))
-        weights = to_numpy(layer.kernel), to_numpy(layer.bias)
-        expected = reference.patchify(
-            case.signals(size), *weights, stride=case.stride, padding=padding
-        )
-        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+    actual = run(layers, tokens, *images)
+    weights = [to_numpy(weight) for weight in back.weights]
+    expected = [reference.unpatchify(tokens, *weights, size=n, **options) for n in sizes]
+    weights = [to_numpy(weight) for weight in there.weights]
+    expected += [reference.patchify(image, *weights, **options) for image in images]
+    symbolic = layers(*(keras.Input(a.shape[1:], batch_size=case.batch) for a in (tokens, *images)))
+    for a, e, s in zip(actual, expected, symbolic, strict=True):
+        assert s.shape == a.shape == e.shape
+        np.testing.assert_allclose(a, e, **TOLERANCE)
+    assert back.compute_output_shape(tokens.shape) == actual[0].shape
+    for image in images:
+        assert there.compute_output_shape(image.shape) == tokens.shape
 
 
 @over_cases(COMPACT)
@@ -57,7 +58,7 @@ def test_patchify_computes_what_its_weights_say(case, padding):
 def test_a_negative_padding_adds_to_the_signal_what_patchify_leaves_out(case, implementation):
     padding = tuple((k // 2, 1 - s) for k, s in zip(case.patch, case.stride))
     options = {"padding": padding, "implementation": implementation}
-    there, back = patchify_layer(case, **options), unpatchify_layer(case, **options)
+    there, back = case.patchify(**options), case.unpatchify(**options)
     y = run(back, case.tokens())
     x = case.signals(y.shape[1:-1])
     weights = [to_numpy(weight) for weight in back.weights]
@@ -68,24 +69,6 @@ def test_a_negative_padding_adds_to_the_signal_what_patchify_leaves_out(case, im
     expected = reference.patchify(x, *weights, stride=case.stride, padding=padding)
     assert tokens.shape == case.tokens().shape
     np.testing.assert_allclose(tokens, expected, **TOLERANCE)
-
-
-@over_cases()
-@over_paddings
-def test_the_symbolic_shape_is_the_eager_shape(case, padding):
-    padding = case.padding(padding)
-    layer = unpatchify_layer(case, padding=padding)
-    symbolic = keras.Input((*case.grid, case.token), batch_size=case.batch)
-    for size in (None, *case.sizes(padding)):
-        eager = run(layer, case.tokens(), output_spatial_shape=size)
-        assert layer(symbolic, output_spatial_shape=size).shape == eager.shape
-        if size is None:
-            assert layer.compute_output_shape(symbolic.shape) == eager.shape
-    layer = patchify_layer(case, padding=padding)
-    for size in case.sizes(padding):
-        symbolic = keras.Input((*size, case.signal), batch_size=case.batch)
-        shape = run(layer, case.signals(size)).shape
-        assert layer(symbolic).shape == layer.compute_output_shape(symbolic.shape) == shape
 
 
 def test_axes_that_are_unknown_stay_unknown():
@@ -99,7 +82,7 @@ def test_axes_that_are_unknown_stay_unknown():
 @over_implementations
 def test_a_functional_model_with_open_sizes_takes_several(case, implementation):
     tokens = keras.Input((*(None,) * case.data_dim, case.token))
-    layer = unpatchify_layer(case, implementation=implementation)
+    layer = case.unpatchify(implementation=implementation)
     model = keras.Model(tokens, layer(tokens))
     weights = to_numpy(layer.kernel), to_numpy(layer.bias)
     for larger in (0, 2, 5):
@@ -113,7 +96,7 @@ def test_a_functional_model_with_open_sizes_takes_several(case, implementation):
 def test_patchify_in_a_functional_model_with_open_sizes(case, implementation):
     signal = keras.Input((*(None,) * case.data_dim, case.signal))
     for padding in ("valid", "same"):
-        layer = patchify_layer(case, implementation=implementation, padding=padding)
+        layer = case.patchify(implementation=implementation, padding=padding)
         model = keras.Model(signal, layer(signal))
         weights = to_numpy(layer.kernel), to_numpy(layer.bias)
         for larger in (0, 1, 5):
@@ -122,7 +105,7 @@ def test_patchify_in_a_functional_model_with_open_sizes(case, implementation):
             np.testing.assert_allclose(model.predict(x, verbose=0), expected, **TOLERANCE)
 
 
-@LAYERS
+@over_layers
 def test_one_kernel_shape_for_the_pair(layer_class):
     layer = layer_class(6, 4, 2, (3, 5))
     layer.build((None, 9, 10, 6))
@@ -133,7 +116,7 @@ def test_one_kernel_shape_for_the_pair(layer_class):
     assert layer.count_params() == 3 * 5 * 6 * 4 + 4
 
 
-@LAYERS
+@over_layers
 def test_none_reads_the_channels_from_the_input(layer_class):
     layer = layer_class(None, 4, 1, 2)
     assert run(layer, normal((2, 4, 5), 0)).shape[-1] == 4
@@ -141,7 +124,7 @@ def test_none_reads_the_channels_from_the_input(layer_class):
     assert layer.get_config()["in_features"] is None
 
 
-@LAYERS
+@over_layers
 def test_without_bias_there_is_none(layer_class):
     layer = layer_class(3, 4, 1, 2, bias=False)
     layer.build((None, 6, 3))
@@ -149,7 +132,7 @@ def test_without_bias_there_is_none(layer_class):
     assert len(layer.weights) == 1
 
 
-@LAYERS
+@over_layers
 def test_numpy_integers_are_integers(layer_class):
     one, two = np.int64(1), np.int32(2)
     layer = layer_class(two, two, one, [two], (one,))
@@ -158,7 +141,7 @@ def test_numpy_integers_are_integers(layer_class):
     }
 
 
-@LAYERS
+@over_layers
 def test_whole_numbers_are_converted(layer_class):
     """The pixels of a photograph come as bytes."""
     layer = layer_class(3, 4, 1, 2)
@@ -166,7 +149,7 @@ def test_whole_numbers_are_converted(layer_class):
     np.testing.assert_allclose(run(layer, pixels), run(layer, pixels.astype("float32")), rtol=1e-6)
 
 
-@LAYERS
+@over_layers
 def test_channels_first_in_the_configuration_changes_nothing(layer_class):
     x = normal((2, 4, 4, 3), 0)
     layer = layer_class(3, 5, 2, 3, 1)
@@ -201,7 +184,7 @@ CONFIG = {
 }
 
 
-@LAYERS
+@over_layers
 def test_every_argument_is_in_the_config_and_comes_back(layer_class):
     names = set(inspect.signature(layer_class).parameters) - {"kwargs"}
     assert set(CONFIG) - {"name", "dtype", "trainable"} < names
@@ -283,14 +266,14 @@ def test_overlap_is_in_the_config():
     assert Unpatchify.from_config(config).get_config() == config
 
 
-@LAYERS
+@over_layers
 def test_an_initializer_comes_back_from_the_config(layer_class):
     layer = layer_class(6, 4, 2, 3, weight_init=keras.initializers.RandomNormal(stddev=0.2, seed=3))
     again = layer_class.from_config(layer.get_config())
     assert again.weight_init.get_config() == layer.weight_init.get_config()
 
 
-@LAYERS
+@over_layers
 def test_the_summary_and_the_repr_name_the_layer(layer_class, capsys):
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, layer_class(3, 4, 2, 4)(inputs))
@@ -299,7 +282,7 @@ def test_the_summary_and_the_repr_name_the_layer(layer_class, capsys):
     assert layer_class.__name__ in repr(model.layers[1])
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 @over_implementations
 def test_half_precision(layer_class, policy, implementation):
@@ -318,7 +301,7 @@ def test_half_precision(layer_class, policy, implementation):
 
 
 @pytest.mark.float64
-@LAYERS
+@over_layers
 @over_implementations
 def test_double_precision(layer_class, implementation, double):
     with double:
@@ -331,7 +314,7 @@ def test_double_precision(layer_class, implementation, double):
     np.testing.assert_allclose(y, oracle(x, *weights, stride=(2, 2)), rtol=1e-12, atol=1e-12)
 
 
-@LAYERS
+@over_layers
 def test_frozen_weights_are_not_trainable(layer_class):
     layer = layer_class(3, 4, 1, 2)
     layer.build((None, 4, 3))
@@ -340,7 +323,7 @@ def test_frozen_weights_are_not_trainable(layer_class):
     assert len(layer.non_trainable_weights) == 2
 
 
-@LAYERS
+@over_layers
 def test_regularizers_add_to_the_losses(layer_class):
     options = {"kernel_regularizer": "l2", "bias_regularizer": "l2", "activity_regularizer": "l2"}
     layer = layer_class(3, 4, 1, 2, **options)
@@ -355,19 +338,22 @@ def test_regularizers_add_to_the_losses(layer_class):
 
 
 @pytest.mark.trains
-@LAYERS
 @pytest.mark.parametrize(
     ("jit_compile", "implementation"),
     [(True, "auto"), (False, "matmul"), (False, "conv_transpose")],
 )
-def test_fit_learns(layer_class, jit_compile, implementation):
-    """Learning from a layer of the same kind is a linear problem: the loss falls at every epoch."""
-    inputs = keras.Input((6, 6, 3))
-    teacher = layer_class(3, 2, 2, 3, 2)
-    model = keras.Model(inputs, layer_class(3, 2, 2, 3, 2, implementation=implementation)(inputs))
-    x = normal((32, 6, 6, 3), 0)
-    model.compile(keras.optimizers.Adam(0.02), "mse", jit_compile=jit_compile)
-    history = model.fit(x, run(teacher, x), epochs=4, batch_size=8, verbose=0).history["loss"]
+def test_fit_learns(jit_compile, implementation):
+    """Learning from layers of the same kind: the loss falls at every epoch."""
+
+    def model(**options):
+        inputs = keras.Input((6, 6, 3))
+        there, back = Patchify(3, 4, 2, 3, 2, **options), Unpatchify(4, 2, 2, 3, 2, **options)
+        return keras.Model(inputs, back(there(inputs)))
+
+    x, student = normal((32, 6, 6, 3), 0), model(implementation=implementation)
+    student.compile(keras.optimizers.Adam(0.02), "mse", jit_compile=jit_compile)
+    y = model().predict(x, verbose=0)
+    history = student.fit(x, y, epochs=4, batch_size=8, verbose=0).history["loss"]
     assert all(later < earlier for earlier, later in itertools.pairwise(history))
 
 
@@ -394,9 +380,8 @@ def test_the_start_of_a_residual_stream():
 @over_cases(["2d-overlap"])
 def test_saved_models_come_back_without_custom_objects(case, tmp_path):
     signal = keras.Input((*(None,) * case.data_dim, case.signal))
-    patchify = patchify_layer(
-        case, padding="same", weight_init=keras.initializers.RandomNormal(seed=1)
-    )
+    weight_init = keras.initializers.RandomNormal(seed=1)
+    patchify = case.patchify(case.signal, padding="same", weight_init=weight_init)
     unpatchify = Unpatchify.from_patchify(patchify, overlap="mean")
     model = keras.Model(signal, unpatchify(patchify(signal), like=signal))
     model.save(tmp_path / "model.keras")
@@ -412,7 +397,7 @@ def test_the_output_shape_is_saved_with_the_model(tmp_path):
     case = CASES["2d-mixed"]
     size = case.sizes("valid")[-1]
     tokens = keras.Input((*case.grid, case.token))
-    model = keras.Model(tokens, unpatchify_layer(case)(tokens, output_spatial_shape=size))
+    model = keras.Model(tokens, case.unpatchify()(tokens, output_spatial_shape=size))
     assert model.output_shape == (None, *size, case.signal)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -421,7 +406,7 @@ def test_the_output_shape_is_saved_with_the_model(tmp_path):
     np.testing.assert_allclose(y, model.predict(case.tokens(), verbose=0), rtol=1e-6, atol=1e-6)
 
 
-@LAYERS
+@over_layers
 def test_weights_files_and_lists_come_back(layer_class, tmp_path):
     def model():
         inputs = keras.Input((4, 4, 3))

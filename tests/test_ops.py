@@ -1,132 +1,154 @@
 """Values and gradients of the operations: against the oracle, and by the laws that define them."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import reference
-from backend import apply, gradients
+from backend import BACKEND, TRAINABLE, gradients, run, value_and_gradients
 from cases import (
     CASES,
     COMPACT,
     FILLED,
+    IMPLEMENTATIONS,
+    PADDINGS,
     TOLERANCE,
     Case,
+    marks,
     normal,
     over_cases,
     over_implementations,
-    over_paddings,
 )
 
 from keras_unpatchify.ops import patchify, unpatchify
 
+SETTINGS = [
+    pytest.param((CASES[name], padding, i), id=f"{name}-{padding}-{i}", marks=marks(CASES[name]))
+    for name, padding, i in itertools.product(CASES, PADDINGS, IMPLEMENTATIONS)
+]
 
-def on_arrays(operation, *arrays, **options):
-    return apply(lambda *tensors: operation(*tensors, **options), *arrays)
+
+def compute(function, arrays, weights):
+    """Values, and their gradients; PyTorch and TensorFlow refuse some of an empty batch."""
+    if BACKEND in TRAINABLE and all(a.size for a in arrays):
+        return value_and_gradients(function, arrays, weights)
+    return run(function, *arrays), None
 
 
-@over_cases()
-@over_paddings
-@over_implementations
-def test_unpatchify_is_the_sum_of_the_patches(case, padding, implementation):
-    padding = case.padding(padding)
+@pytest.fixture(scope="module", params=SETTINGS)
+def computed(request):
+    """All that is asked of a setting: each operation is compiled once, for every size and bias."""
+    case, padding, implementation = request.param
+    options = {"stride": case.stride, "padding": case.padding(padding)}
+    sizes = case.sizes(options["padding"])
     x, kernel, bias = case.tokens(), case.kernel(), normal((case.signal,), 3)
-    for size in (None, *case.sizes(padding)):
-        expected = reference.unpatchify(
-            x, kernel, bias, stride=case.stride, padding=padding, size=size
-        )
-        options = {"stride": case.stride, "padding": padding, "implementation": implementation}
-        actual = on_arrays(unpatchify, x, kernel, bias, output_spatial_shape=size, **options)
-        assert actual.shape == expected.shape
-        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+    patch_bias, token_bias = normal((*case.patch, case.signal), 3), normal((case.token,), 3)
+    keys = [*itertools.product((None, *sizes), ("sum", "mean"), ("channel",))]
+    keys += [(None, "sum", "patch"), (None, "mean", "patch")]
 
+    def signals(x, kernel, bias, patch_bias):
+        choice, results = {"channel": bias, "patch": patch_bias}, []
+        for size, overlap, kind in keys:
+            asked = {"output_spatial_shape": size, "overlap": overlap, **options}
+            asked["implementation"] = implementation
+            results.append(unpatchify(x, kernel, choice[kind], **asked))
+        return results
 
-@over_cases()
-@over_paddings
-@over_implementations
-def test_patchify_is_the_product_with_each_patch(case, padding, implementation):
-    padding = case.padding(padding)
-    kernel, bias = case.kernel(), normal((case.token,), 3)
-    for size in case.sizes(padding):
-        x = case.signals(size)
-        expected = reference.patchify(x, kernel, bias, stride=case.stride, padding=padding)
-        options = {"stride": case.stride, "padding": padding, "implementation": implementation}
-        actual = on_arrays(patchify, x, kernel, bias, **options)
-        assert actual.shape == expected.shape == case.tokens().shape
-        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+    def tokens(kernel, bias, *signals):
+        asked = {"implementation": implementation, **options}
+        return [patchify(x, kernel, bias, **asked) for x in signals]
 
-
-@over_cases()
-@over_paddings
-@over_implementations
-def test_mean_divides_by_the_patches_that_cover(case, padding, implementation):
-    padding = case.padding(padding)
-    x, kernel, bias = case.tokens(), case.kernel(), normal((case.signal,), 3)
-    for size in case.sizes(padding):
-        expected = reference.unpatchify(
-            x, kernel, bias, stride=case.stride, padding=padding, size=size, overlap="mean"
-        )
-        options = {
-            "stride": case.stride,
-            "padding": padding,
-            "implementation": implementation,
-            "overlap": "mean",
-        }
-        actual = on_arrays(unpatchify, x, kernel, bias, output_spatial_shape=size, **options)
-        np.testing.assert_allclose(actual, expected, **TOLERANCE)
-
-
-@over_cases()
-@pytest.mark.parametrize("overlap", ["sum", "mean"])
-@over_implementations
-def test_a_patch_bias_is_added_by_every_patch(case, overlap, implementation):
-    x, kernel, bias = case.tokens(), case.kernel(), normal((*case.patch, case.signal), 3)
-    expected = reference.unpatchify(x, kernel, bias, stride=case.stride, overlap=overlap)
-    options = {"stride": case.stride, "overlap": overlap, "implementation": implementation}
-    np.testing.assert_allclose(
-        on_arrays(unpatchify, x, kernel, bias, **options), expected, **TOLERANCE
+    weights = [case.signals(size or case.default_size(options["padding"])) for size, *_ in keys]
+    images, slopes = [case.signals(size) for size in sizes], [case.tokens(4)] * len(sizes)
+    signal, signal_gradients = compute(signals, (x, kernel, bias, patch_bias), weights)
+    token, token_gradients = compute(tokens, (kernel, token_bias, *images), slopes)
+    return SimpleNamespace(
+        case=case,
+        options=options,
+        arrays=(x, kernel, {"channel": bias, "patch": patch_bias}, token_bias),
+        signals=dict(zip(keys, signal)),
+        signal_weights=dict(zip(keys, weights)),
+        signal_gradients=signal_gradients,
+        images=dict(zip(sizes, images)),
+        tokens=dict(zip(sizes, token)),
+        token_gradients=token_gradients,
     )
 
 
+def assert_signals(computed, overlap, kind):
+    x, kernel, biases, _ = computed.arrays
+    chosen = [key for key in computed.signals if key[1:] == (overlap, kind)]
+    assert chosen
+    for key in chosen:
+        asked = {"size": key[0], "overlap": overlap, **computed.options}
+        expected = reference.unpatchify(x, kernel, biases[kind], **asked)
+        assert computed.signals[key].shape == expected.shape
+        np.testing.assert_allclose(computed.signals[key], expected, **TOLERANCE)
+
+
+def test_unpatchify_is_the_sum_of_the_patches(computed):
+    assert_signals(computed, "sum", "channel")
+
+
+def test_mean_divides_by_the_patches_that_cover(computed):
+    assert_signals(computed, "mean", "channel")
+
+
+@pytest.mark.parametrize("overlap", ["sum", "mean"])
+def test_a_patch_bias_is_added_by_every_patch(computed, overlap):
+    assert_signals(computed, overlap, "patch")
+
+
+def test_patchify_is_the_product_with_each_patch(computed):
+    _, kernel, _, bias = computed.arrays
+    for size, image in computed.images.items():
+        expected = reference.patchify(image, kernel, bias, **computed.options)
+        assert computed.tokens[size].shape == expected.shape == computed.case.tokens().shape
+        np.testing.assert_allclose(computed.tokens[size], expected, **TOLERANCE)
+
+
 @pytest.mark.trains
-@over_cases(FILLED)
-@over_paddings
-@over_implementations
-def test_gradients_of_unpatchify(case, padding, implementation):
-    padding = case.padding(padding)
-    options = {"stride": case.stride, "padding": padding, "implementation": implementation}
-    for size in case.sizes(padding):
-
-        def function(x, kernel, bias, size=size):
-            return unpatchify(x, kernel, bias, output_spatial_shape=size, **options)
-
-        arrays = case.tokens(), case.kernel(), normal((case.signal,), 3)
-        weights = case.signals(size)
-        expected = reference.unpatchify_gradients(
-            *arrays[:2], weights, stride=case.stride, padding=padding
+def test_gradients_of_unpatchify(computed):
+    """Those of the sum over all sizes, overlaps and biases, each with weights of its own."""
+    if computed.signal_gradients is None:
+        return
+    x, kernel, _, _ = computed.arrays
+    expected = [0, 0, 0, 0]
+    for (_, overlap, kind), weights in computed.signal_weights.items():
+        parts = reference.unpatchify_gradients(
+            x, kernel, weights, overlap=overlap, **computed.options
         )
-        for a, e in zip(gradients(function, arrays, weights), expected):
-            np.testing.assert_allclose(a, e, **TOLERANCE)
+        wanted = (True, True, kind == "channel", kind == "patch")
+        expected = [e + part * use for e, part, use in zip(expected, parts, wanted)]
+    for a, e in zip(computed.signal_gradients, expected, strict=True):
+        np.testing.assert_allclose(a, e, **TOLERANCE)
 
 
 @pytest.mark.trains
-@over_cases(FILLED)
-@over_paddings
-@over_implementations
-def test_gradients_of_patchify(case, padding, implementation):
-    padding = case.padding(padding)
+def test_gradients_of_patchify(computed):
+    """Those of the sum over all sizes: the gradient for each signal is its own."""
+    if computed.token_gradients is None:
+        return
+    _, kernel, _, _ = computed.arrays
+    weights = computed.case.tokens(4)
+    parts = [
+        reference.patchify_gradients(image, kernel, weights, **computed.options)
+        for image in computed.images.values()
+    ]
+    expected = [sum(dkernel for _, dkernel, _ in parts), sum(dbias for _, _, dbias in parts)]
+    expected += [dx for dx, _, _ in parts]
+    for a, e in zip(computed.token_gradients, expected, strict=True):
+        np.testing.assert_allclose(a, e, **TOLERANCE)
 
-    def function(x, kernel, bias):
-        return patchify(
-            x, kernel, bias, stride=case.stride, padding=padding, implementation=implementation
-        )
 
-    for size in case.sizes(padding):
-        arrays = case.signals(size), case.kernel(), normal((case.token,), 3)
-        weights = case.tokens(4)
-        expected = reference.patchify_gradients(
-            *arrays[:2], weights, stride=case.stride, padding=padding
-        )
-        for a, e in zip(gradients(function, arrays, weights), expected):
-            np.testing.assert_allclose(a, e, **TOLERANCE)
+def test_the_two_operations_are_adjoint(computed):
+    """Without their biases, which are taken off again."""
+    x, _, biases, token_bias = computed.arrays
+    for size, image in computed.images.items():
+        left = np.vdot(computed.tokens[size] - token_bias, x)
+        right = np.vdot(image, computed.signals[size, "sum", "channel"] - biases["channel"])
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.trains
@@ -142,19 +164,6 @@ def test_gradients_of_an_empty_batch_are_zero():
         np.testing.assert_array_equal(gradient, np.zeros_like(array))
 
 
-@over_cases()
-@over_paddings
-@over_implementations
-def test_the_two_operations_are_adjoint(case, padding, implementation):
-    padding = case.padding(padding)
-    options = {"stride": case.stride, "padding": padding, "implementation": implementation}
-    for size in case.sizes(padding):
-        x, t, kernel = case.signals(size), case.tokens(), case.kernel()
-        left = np.vdot(on_arrays(patchify, x, kernel, **options), t)
-        right = np.vdot(x, on_arrays(unpatchify, t, kernel, output_spatial_shape=size, **options))
-        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-3)
-
-
 @over_cases(COMPACT)
 @over_implementations
 def test_unpatchify_is_linear_in_tokens_and_in_the_kernel(case, implementation):
@@ -162,7 +171,7 @@ def test_unpatchify_is_linear_in_tokens_and_in_the_kernel(case, implementation):
     x1, x2, k1, k2 = case.tokens(0), case.tokens(1), case.kernel(2), case.kernel(3)
 
     def value(x, kernel):
-        return on_arrays(unpatchify, x, kernel, **options)
+        return run(unpatchify, x, kernel, **options)
 
     np.testing.assert_allclose(
         value(2 * x1 - x2, k1), 2 * value(x1, k1) - value(x2, k1), **TOLERANCE
@@ -179,8 +188,8 @@ def test_moving_tokens_by_one_moves_the_signal_by_one_stride(case, implementatio
     x, kernel = case.tokens(), case.kernel()
     moved = np.pad(x, [(0, 0)] + [(1, 0)] * case.data_dim + [(0, 0)])
     inner = (slice(None), *(slice(s, None) for s in case.stride))
-    actual = on_arrays(unpatchify, moved, kernel, **options)[inner]
-    np.testing.assert_allclose(actual, on_arrays(unpatchify, x, kernel, **options), **TOLERANCE)
+    actual = run(unpatchify, moved, kernel, **options)[inner]
+    np.testing.assert_allclose(actual, run(unpatchify, x, kernel, **options), **TOLERANCE)
 
 
 @over_cases(FILLED)
@@ -189,7 +198,7 @@ def test_a_token_that_is_not_a_number_spoils_its_own_patch_only(case, implementa
     x = case.tokens()
     first = (0, *(0,) * case.data_dim)
     x[first] = np.nan
-    y = on_arrays(unpatchify, x, case.kernel(), stride=case.stride, implementation=implementation)
+    y = run(unpatchify, x, case.kernel(), stride=case.stride, implementation=implementation)
     expected = np.zeros(y.shape, bool)
     expected[(0, *(slice(0, k) for k in case.patch))] = True
     np.testing.assert_array_equal(np.isnan(y), expected)
@@ -201,7 +210,7 @@ def test_a_pixel_that_is_not_a_number_spoils_the_tokens_that_cover_it_only(case,
     x = case.signals(case.default_size("valid"))
     last = tuple(n - 1 for n in x.shape[1:-1])
     x[(0, *last)] = np.nan
-    y = on_arrays(patchify, x, case.kernel(), stride=case.stride, implementation=implementation)
+    y = run(patchify, x, case.kernel(), stride=case.stride, implementation=implementation)
     covers = [
         [i * s <= n < i * s + k for i in range(g)]
         for g, k, s, n in zip(case.grid, case.patch, case.stride, last)
@@ -218,10 +227,10 @@ def test_auto_is_one_of_the_lowerings():
         x, kernel = case.tokens(), case.kernel()
         expected = reference.unpatchify(x, kernel, stride=case.stride)
         np.testing.assert_allclose(
-            on_arrays(unpatchify, x, kernel, stride=case.stride), expected, **TOLERANCE
+            run(unpatchify, x, kernel, stride=case.stride), expected, **TOLERANCE
         )
         image = case.signals(case.default_size("valid"))
         expected = reference.patchify(image, kernel, stride=case.stride)
         np.testing.assert_allclose(
-            on_arrays(patchify, image, kernel, stride=case.stride), expected, **TOLERANCE
+            run(patchify, image, kernel, stride=case.stride), expected, **TOLERANCE
         )

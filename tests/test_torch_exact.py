@@ -15,7 +15,7 @@ from torch_cases import (
     channels_first,
     channels_last,
     checkpoint,
-    over_layers,
+    over_methods,
     refusal,
     state_of,
 )
@@ -49,7 +49,7 @@ def hard_numbers(shape, dtype):
         *itertools.product(["1d-tiling-0", "2d-tiling-0", "3d-tiling-0"], ["pixel_shuffle"]),
     ],
 )
-@over_layers
+@over_methods
 @pytest.mark.parametrize("order", [None, "channels_last", "channels_first", "reversed"])
 def test_the_way_out_and_in_again_keeps_every_bit(name, method, layout, order):
     case = CASES[name]
@@ -68,7 +68,7 @@ def test_the_way_out_and_in_again_keeps_every_bit(name, method, layout, order):
         assert to_numpy(before).tobytes() == to_numpy(after).tobytes()
 
 
-@over_layers
+@over_methods
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layer_of_half_precision_keeps_every_bit(method, dtype, layout):

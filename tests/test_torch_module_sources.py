@@ -85,7 +85,7 @@ def verdicts(layer, modules, inputs):
     for module in modules:
         if values is None:  # of any module, for all have the same weights
             load_torch_weights(layer, module.state_dict())
-            values = [run(layer, x) for x in inputs]
+            values = run(lambda *inputs: [layer(x) for x in inputs], *inputs)
         expected = outputs(lambda x, module=module: run_module(module, x), inputs)
         yield repr(module), loads(layer, module), same(values, expected)
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from backend import gradients, run
+from backend import BACKEND, TRAINABLE, run, value_and_gradients
 from cases import FILLED, TOLERANCE, normal, over_cases, over_implementations
 from keras import ops as K
 
-from keras_unpatchify import Patchify, Unpatchify
+from keras_unpatchify import Unpatchify
 from keras_unpatchify.ops import unpatchify
 
 torch = pytest.importorskip("torch", reason="compares with torch.nn")
@@ -25,7 +25,11 @@ def padding_of(case):
     return tuple((k - 1) // 2 for k in case.patch)
 
 
-over_padding = pytest.mark.parametrize("padded", [False, True], ids=["valid", "padded"])
+def pairs(padding):
+    return "valid" if padding == 0 else tuple((n, n) for n in padding)
+
+
+over_padding = pytest.mark.parametrize("padding_of", [lambda case: 0, padding_of], ids=["0", "odd"])
 
 
 def module_of(case, transposed, padding=0):
@@ -37,59 +41,50 @@ def module_of(case, transposed, padding=0):
 def with_weights_of(module, layer):
     """Both modules keep (token, signal, *patch)."""
     layer.build((*(None,) * (layer.data_dim + 1), layer.in_features))
-    weight = np.moveaxis(module.weight.detach().numpy(), (0, 1), (-1, -2))
-    layer.set_weights([weight, module.bias.detach().numpy()])
+    layer.set_weights([own_axes(module.weight), module.bias.detach().numpy()])
     return layer
 
 
-@over_cases(FILLED)
-@over_padding
-@over_implementations
-def test_unpatchify_is_conv_transpose(case, padded, implementation):
-    padding = padding_of(case) if padded else 0
-    module = module_of(case, True, padding)
-    options = {**case.arguments, "padding": padding, "implementation": implementation}
-    layer = with_weights_of(module, Unpatchify(case.token, case.signal, **options))
-    x = case.tokens()
-    for size in case.sizes(layer.padding):
-        expected = channels_last(module(channels_first(x), output_size=size))
-        actual = run(layer, x, output_spatial_shape=size)
-        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+def own_axes(weight):
+    return np.moveaxis(weight.detach().numpy(), (0, 1), (-1, -2))
 
 
 @over_cases(FILLED)
 @over_padding
 @over_implementations
-def test_patchify_is_conv(case, padded, implementation):
-    padding = padding_of(case) if padded else 0
+def test_unpatchify_and_its_gradients_are_those_of_conv_transpose(case, padding_of, implementation):
+    padding = padding_of(case)
+    module, sizes = module_of(case, True, padding), case.sizes(pairs(padding))
+    x, weights = channels_first(case.tokens()).requires_grad_(True), [*map(case.signals, sizes)]
+    expected = [module(x, output_size=size) for size in sizes]
+    sum((y * channels_first(w)).sum() for y, w in zip(expected, weights)).backward()
+
+    def function(x, kernel, bias):
+        options = {"stride": case.stride, "implementation": implementation, "padding": padding}
+        return [unpatchify(x, kernel, bias, output_spatial_shape=n, **options) for n in sizes]
+
+    arrays = case.tokens(), own_axes(module.weight), module.bias.detach().numpy()
+    actual, slopes = value_and_gradients(function, arrays, weights)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, channels_last(e), **TOLERANCE)
+    if BACKEND in TRAINABLE:
+        theirs = channels_last(x.grad), own_axes(module.weight.grad), module.bias.grad.numpy()
+        for a, e in zip(slopes, theirs, strict=True):
+            np.testing.assert_allclose(a, e, **TOLERANCE)
+
+
+@over_cases(FILLED)
+@over_padding
+@over_implementations
+def test_patchify_is_conv(case, padding_of, implementation):
+    padding = padding_of(case)
     module = module_of(case, False, padding)
-    options = {**case.arguments, "padding": padding, "implementation": implementation}
-    layer = with_weights_of(module, Patchify(case.signal, case.token, **options))
-    for size in case.sizes(layer.padding):
-        expected = channels_last(module(channels_first(case.signals(size))))
-        np.testing.assert_allclose(run(layer, case.signals(size)), expected, **TOLERANCE)
-
-
-@pytest.mark.trains
-@over_cases(FILLED)
-@over_implementations
-def test_gradients_are_those_of_conv_transpose(case, implementation):
-    module = module_of(case, transposed=True)
-    size = case.sizes("valid")[-1]
-    weights = case.signals(size)
-    x = channels_first(case.tokens()).requires_grad_(True)
-    (module(x, output_size=size) * channels_first(weights)).sum().backward()
-    kernel = np.moveaxis(module.weight.detach().numpy(), (0, 1), (-1, -2))
-
-    def function(x, kernel):
-        return unpatchify(
-            x, kernel, stride=case.stride, output_spatial_shape=size, implementation=implementation
-        )
-
-    dx, dkernel = gradients(function, [case.tokens(), kernel], weights)
-    np.testing.assert_allclose(dx, channels_last(x.grad), **TOLERANCE)
-    expected = np.moveaxis(module.weight.grad.numpy(), (0, 1), (-1, -2))
-    np.testing.assert_allclose(dkernel, expected, **TOLERANCE)
+    layer = case.patchify(case.signal, implementation=implementation, padding=padding)
+    with_weights_of(module, layer)
+    images = [case.signals(size) for size in case.sizes(pairs(padding))]
+    actual = run(lambda *images: [layer(image) for image in images], *images)
+    for a, image in zip(actual, images, strict=True):
+        np.testing.assert_allclose(a, channels_last(module(channels_first(image))), **TOLERANCE)
 
 
 def test_an_uncovered_position_holds_the_bias():

@@ -1,50 +1,18 @@
-"""Layers, checkpoints and comparisons for the tests of weights of PyTorch modules."""
-
-from typing import NamedTuple
+"""Cases, checkpoints and comparisons for the tests of weights of PyTorch modules."""
 
 import numpy as np
 import pytest
 from backend import to_numpy
-from cases import normal
+from cases import Case, normal
 
-from keras_unpatchify import Patchify, Unpatchify, load_torch_weights
+from keras_unpatchify import load_torch_weights
 
 # Both sides sum at most 300 products of normal numbers in float32, in orders of their own.
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}
 
 
-class Case(NamedTuple):
-    """A patching of a grid; no two sizes of a case are the same, which shows a wrong order."""
-
-    patch: tuple
-    stride: tuple
-    grid: tuple
-    token: int
-    signal: int
-    bias: bool = True
-
-    @property
-    def data_dim(self):
-        return len(self.patch)
-
-    @property
-    def size(self):
-        return tuple((n - 1) * s + k for n, s, k in zip(self.grid, self.stride, self.patch))
-
-    def unpatchify(self, in_features=None, **options):
-        return self._layer(Unpatchify, in_features, self.signal, **options)
-
-    def patchify(self, in_features=None, **options):
-        return self._layer(Patchify, in_features, self.token, **options)
-
-    def _layer(self, cls, in_features, out_features, **options):
-        # zeros, because JAX takes half a second for the first random draw of each shape
-        sizes = (in_features, out_features, self.data_dim, self.patch, self.stride)
-        return cls(*sizes, weight_init="zeros", **options)
-
-
 def draw(data_dim, tiling, seed):
-    """A case; those of even seeds have a bias."""
+    """A case, no two sizes of which are the same; those of even seeds have a bias."""
     rng = np.random.default_rng(seed)
     patch = tuple(map(int, rng.permutation([2, 3, 4])[:data_dim]))
     stride = patch
@@ -60,7 +28,7 @@ STRIDED = {f"{d}d-strided-{i}": draw(d, False, 10 * d + i) for d in (1, 2, 3) fo
 CASES = TILING | STRIDED
 
 over_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-over_layers = pytest.mark.parametrize("method", ["unpatchify", "patchify"])
+over_methods = pytest.mark.parametrize("method", ["unpatchify", "patchify"])
 
 SMALL = Case((4, 2), (4, 2), (3, 5), token=8, signal=3)
 
