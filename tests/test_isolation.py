@@ -1,7 +1,9 @@
 """What importing the package loads: the backend in use and no other, and of PyTorch's readers none."""
 
+import collections
 import importlib.util
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -44,3 +46,10 @@ def test_the_installed_package_is_tested():
 
     if os.environ.get("TOX_ENV_NAME"):
         assert "site-packages" in keras_unpatchify.__file__
+
+
+def test_no_two_files_share_a_name():
+    """Without packages among them, pytest imports them all as modules at the top."""
+    here = pathlib.Path(__file__).parent
+    names = collections.Counter(path.name for path in here.rglob("*.py"))
+    assert {name for name, number in names.items() if number > 1} <= {"conftest.py"}

@@ -48,7 +48,7 @@ def quick_compilation():
 
 
 def fails_upstream(p):
-    """What backends get wrong themselves, in their native convolutions; `test_compiled` and the last test watch it.
+    """What backends get wrong themselves, in their native convolutions; `test_transformations` and the last test watch it.
 
     PyTorch refuses its own gradient on the CPU: "grad_weight must be contiguous". TensorFlow's gradient for an empty
     batch has the shape of the signal; in bfloat16, on a CPU, now and then it holds 1e28 or so, another at each run.
