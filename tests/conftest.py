@@ -6,12 +6,12 @@ import os
 
 import keras
 import pytest
+from backend import BACKEND, TRAINABLE
 
-BACKEND = keras.backend.backend()
 DEVICE = os.environ.get("KERAS_UNPATCHIFY_DEVICE", "cpu")
 
 CAPABILITIES = {
-    "trains": (BACKEND in ("torch", "jax", "tensorflow"), "this backend only infers"),
+    "trains": (BACKEND in TRAINABLE, "this backend only infers"),
     "empty_batch": (
         BACKEND != "openvino",
         "this backend's runtime can abort the process on an empty tensor",

@@ -421,12 +421,6 @@ def test_weights_files_and_lists_come_back(layer_class, tmp_path):
         np.testing.assert_array_equal(a, c)
 
 
-def test_public_names():
-    assert set(keras_unpatchify.__all__) <= set(dir(keras_unpatchify))
-    for name in keras_unpatchify.__all__:
-        assert inspect.getdoc(getattr(keras_unpatchify, name))
-
-
 @pytest.mark.tensorflow_backend
 def test_a_shape_of_tensorflow_builds():
     import tensorflow as tf

@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+from backend import BACKENDS
 
-BACKENDS = ("torch", "jax", "tensorflow", "numpy", "openvino")
 MISSING = [
     backend for backend in BACKENDS if not (backend == "numpy" or importlib.util.find_spec(backend))
 ]

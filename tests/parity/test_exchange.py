@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import reference
+from backend import BACKENDS, TRAINABLE
 from cases import CASES, COMPACT, IMPLEMENTATIONS, PADDINGS, normal
-
-BACKENDS = ("torch", "jax", "tensorflow", "numpy", "openvino")
-TRAINABLE = BACKENDS[:3]
 
 # Sums of fewer than 200 products of numbers of order 1 in float32: the backends differ in their order alone, which is
 # worth some units of 6e-8 for each of the numbers added, whose size is at most about 10.

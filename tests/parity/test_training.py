@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-TRAINABLE = ("torch", "jax", "tensorflow")
+from backend import TRAINABLE
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import keras
 import numpy as np
-from backend import gradients, run, to_numpy
+from backend import BACKEND, BACKENDS, TRAINABLE, gradients, run, to_numpy
 from cases import CASES, COMPACT, IMPLEMENTATIONS, PADDINGS, normal
 
 from keras_unpatchify import Patchify, Unpatchify
 from keras_unpatchify.ops import patchify, unpatchify
-
-BACKENDS = ("torch", "jax", "tensorflow", "numpy", "openvino")
-TRAINABLE = BACKENDS[:3]
-BACKEND = keras.backend.backend()
 
 
 def settings():

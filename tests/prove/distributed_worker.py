@@ -12,11 +12,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import keras
 import numpy as np
+from backend import BACKEND
 from cases import normal
 
 from keras_unpatchify import Patchify, Unpatchify
 
-BACKEND = keras.backend.backend()
 RATE = 0.1
 
 

@@ -4,15 +4,13 @@ import contextlib
 import os
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import reference
-from backend import to_numpy
+from backend import BACKEND, value_and_gradients
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from ml_dtypes import finfo
 
-BACKEND = keras.backend.backend()
 SCALE = float(os.environ.get("KERAS_UNPATCHIFY_PROVE_SCALE", "1"))
 
 # (largest patch, stride, grid) along each axis of a signal of one, two and three: the oracle loops over all tokens.
@@ -90,17 +88,12 @@ class Patching(NamedTuple):
         return reference.unpatchify(x, kernel, bias, **options)
 
     def unpatchify_gradients(self, x, kernel, bias=None, *, weights, overlap):
-        """Its gradients for x, kernel and bias; a patch's bias is the kernel of one more token channel, of ones."""
-        shares = np.asarray(weights, "float64")
-        if overlap == "mean":
-            shares = shares / np.maximum(self.covers(shares.shape[1:-1]), 1)
-        x, kernel = (np.concatenate([a, np.ones_like(a[..., :1])], axis=-1) for a in (x, kernel))
-        dx, dkernel, _ = reference.unpatchify_gradients(
-            x, kernel, shares, stride=self.stride, padding=self.padding
+        """Its gradients for x, kernel and bias."""
+        options = {"stride": self.stride, "padding": self.padding, "overlap": overlap}
+        *both, per_channel, per_patch = reference.unpatchify_gradients(
+            x, kernel, weights, **options
         )
-        per_channel = np.sum(weights, axis=tuple(range(weights.ndim - 1)), dtype="float64")
-        dbias = [] if bias is None else [dkernel[..., -1] if bias.ndim > 1 else per_channel]
-        return [dx[..., :-1], dkernel[..., :-1], *dbias]
+        return both if bias is None else [*both, per_patch if bias.ndim > 1 else per_channel]
 
     def patchify(self, x, kernel, bias=None):
         """What the oracle computes of a `Patchify`."""
@@ -114,13 +107,8 @@ class Patching(NamedTuple):
         return gradients[: 2 if bias is None else 3]
 
     def covers(self, size):
-        """How many patches cover each position: what a bias of ones of each patch adds up to."""
-        nothing = (
-            np.zeros((1, *self.grid, 1)),
-            np.zeros((*self.patch, 1, 1)),
-            np.ones((*self.patch, 1)),
-        )
-        return reference.unpatchify(*nothing, stride=self.stride, padding=self.padding, size=size)
+        """How many patches cover each position."""
+        return reference.covers(self.grid, size, self.patch, self.stride, self.padding)
 
 
 @st.composite
@@ -188,48 +176,10 @@ def precision(dtype):
     return jax.enable_x64(True)
 
 
-def value_and_gradients(layer, arrays, weights, **arguments):
-    """`layer(x)` for `arrays = (x, *weights of the layer)`, and the gradients of its sum, weighted, for each of them.
-
-    There are no gradients on a backend that only infers.
-    """
-    tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
-    weights = keras.ops.convert_to_tensor(weights)
+def of_layer(layer, arrays, weights, **arguments):
+    """`layer(x)` for `arrays = (x, *weights of the layer)`, and its gradients for each of them."""
 
     def function(x, *variables):
         return layer.stateless_call(list(variables), [], x, **arguments)[0]
 
-    def total(*tensors):
-        y = function(*tensors)
-        return keras.ops.sum(weights * y), y
-
-    if BACKEND == "jax":
-        import jax
-
-        grad = jax.jit(jax.value_and_grad(total, argnums=tuple(range(len(tensors))), has_aux=True))
-        (_, y), gradients = grad(*tensors)
-    elif BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            value, y = total(*tensors)
-        gradients = tape.gradient(value, tensors)
-    elif BACKEND == "torch":
-        tensors = [t.detach().requires_grad_(True) for t in tensors]
-        value, y = total(*tensors)
-        value.backward()
-        gradients = [t.grad for t in tensors]
-    else:
-        return to_numpy(function(*tensors)), []
-    return to_numpy(y.detach() if BACKEND == "torch" else y), [to_numpy(g) for g in gradients]
-
-
-def call(layer, x):
-    """`layer(x)`; on jax in one compilation rather than one for each operation."""
-    x = keras.ops.convert_to_tensor(x)
-    if BACKEND == "jax":
-        import jax
-
-        return to_numpy(jax.jit(lambda x: layer(x))(x))
-    return to_numpy(layer(x))
+    return value_and_gradients(function, arrays, weights)

@@ -7,12 +7,10 @@ import re
 import keras
 import numpy as np
 import pytest
-from backend import to_numpy
+from backend import BACKEND, to_numpy
 from cases import normal, over_implementations
 
 from keras_unpatchify import Patchify, Unpatchify
-
-BACKEND = keras.backend.backend()
 
 FIXED = (2, 8, 12, 3)
 SIZES = {"fixed": FIXED, "batch": (None, *FIXED[1:]), "open": (None, None, None, 3)}

@@ -8,22 +8,21 @@ import traceback
 import keras
 import numpy as np
 import pytest
+from backend import BACKEND, run
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import (
     assert_computes,
-    call,
     cases,
     count,
+    of_layer,
     patchings,
     precision,
-    value_and_gradients,
 )
 
 import keras_unpatchify
 from keras_unpatchify import Patchify, Unpatchify
 
-BACKEND = keras.backend.backend()
 DTYPES = ("float32", "float32", "float32", "float64", "float16", "bfloat16")
 if BACKEND in ("numpy", "openvino"):  # they compute convolutions in single precision or less
     DTYPES = ("float32",)
@@ -94,7 +93,7 @@ def test_unpatchify_computes_what_the_oracle_does(p, bias, overlap, target, hidd
         layer.build(arrays[0].shape)
         arguments = {"output_spatial_shape": size} if target == "output_spatial_shape" else {}
         arguments |= {"like": keras.ops.convert_to_tensor(like)} if target == "like" else {}
-        y, gradients = value_and_gradients(layer, arrays, weights, **arguments)
+        y, gradients = of_layer(layer, arrays, weights, **arguments)
     sums = (p.token + 2) * int(p.covers(size).max())
     assert_computes(
         y, lambda *a: p.unpatchify(*a, overlap=overlap, size=size), arrays, sums, p.dtype
@@ -122,7 +121,7 @@ def test_patchify_computes_what_the_oracle_does(p, bias, hidden):
     layer = Patchify(p.signal, p.token, bias=bias, **p.options)
     with precision(p.dtype):
         layer.build(arrays[0].shape)
-        y, gradients = value_and_gradients(layer, arrays, weights)
+        y, gradients = of_layer(layer, arrays, weights)
     sums = math.prod(p.patch) * p.signal + 1
     assert_computes(y, p.patchify, arrays, sums, p.dtype)
     assert_stands_for(layer(symbol(arrays[0].shape, hidden, p.dtype)), y, p.dtype)
@@ -151,7 +150,7 @@ def test_a_saved_model_is_the_same_model(p, bias, overlap, hidden):
     assert [layer.get_config() for layer in loaded.layers] == [
         layer.get_config() for layer in model.layers
     ]
-    np.testing.assert_array_equal(call(loaded, p.signals()), call(model, p.signals()))
+    np.testing.assert_array_equal(run(loaded, p.signals()), run(model, p.signals()))
     count("saved models")
 
 

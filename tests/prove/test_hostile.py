@@ -21,19 +21,20 @@ from keras_unpatchify import Patchify, Unpatchify
 SMALL = 32 * 2**20
 
 
-def saved(folder):
-    """A `.keras` file of both layers."""
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """A `.keras` file of both layers, made once."""
     image = keras.Input((None, None, 3))
     tokens = Patchify(3, 8, 2, 4, name="patchify")(image)
     model = keras.Model(image, Unpatchify(8, 3, 2, 4, name="unpatchify")(tokens))
-    path = folder / "model.keras"
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
     model.save(path)
     return path
 
 
-def tamper(path, change, layer="unpatchify"):
-    """The file with its config changed: `change` gets the config of a layer, to change in place."""
-    tampered = path.with_name("tampered.keras")
+def tamper(path, folder, change, layer="unpatchify"):
+    """A copy of the file with its config changed: `change` gets the config of a layer, to change in place."""
+    tampered = folder / "tampered.keras"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(tampered, "w") as target:
         for name in source.namelist():
             content = source.read(name)
@@ -122,15 +123,15 @@ ABSURD = [
 
 
 @over(REFUSED_BY_THE_PACKAGE)
-def test_a_config_that_was_tampered_with_is_refused(change, tmp_path):
+def test_a_config_that_was_tampered_with_is_refused(change, saved, tmp_path):
     with pytest.raises(ValueError, match="Received: "):
-        keras.saving.load_model(tamper(saved(tmp_path), change))
+        keras.saving.load_model(tamper(saved, tmp_path, change))
 
 
 @over(ABSURD)
 @pytest.mark.parametrize("layer", ["patchify", "unpatchify"])
-def test_absurd_sizes_are_refused_before_memory_is_taken(change, layer, tmp_path):
-    path = tamper(saved(tmp_path), change, layer)
+def test_absurd_sizes_are_refused_before_memory_is_taken(change, layer, saved, tmp_path):
+    path = tamper(saved, tmp_path, change, layer)
     tracemalloc.start()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
@@ -143,9 +144,9 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(change, layer, tmp_path
 
 
 @over([setting(patch_sise=4), setting(__class__="x"), setting(kernel=[[1.0]])])
-def test_a_key_that_no_argument_has_is_refused(change, tmp_path):
+def test_a_key_that_no_argument_has_is_refused(change, saved, tmp_path):
     with pytest.raises((ValueError, TypeError)):
-        keras.saving.load_model(tamper(saved(tmp_path), change))
+        keras.saving.load_model(tamper(saved, tmp_path, change))
 
 
 @over(
@@ -154,8 +155,8 @@ def test_a_key_that_no_argument_has_is_refused(change, tmp_path):
         for name in ("stride", "bias", "weight_init", "padding", "overlap", "implementation")
     ]
 )
-def test_a_key_that_has_a_default_may_be_missing(change, tmp_path):
-    loaded = keras.saving.load_model(tamper(saved(tmp_path), change))
+def test_a_key_that_has_a_default_may_be_missing(change, saved, tmp_path):
+    loaded = keras.saving.load_model(tamper(saved, tmp_path, change))
     assert run(loaded, normal((1, 8, 8, 3), 0)).shape == (1, 8, 8, 3)
 
 
@@ -193,16 +194,16 @@ NAMES_CODE = [
 
 
 @over(NAMES_CODE)
-def test_code_in_a_config_is_not_run(change, tmp_path, monkeypatch):
+def test_code_in_a_config_is_not_run(change, saved, tmp_path, monkeypatch):
     """Under Keras's own safe mode, which is its default; the error is Keras's or the package's."""
     monkeypatch.chdir(tmp_path)
-    path = tamper(saved(tmp_path), change)
+    path = tamper(saved, tmp_path, change)
     with pytest.raises((ValueError, TypeError)):
         keras.saving.load_model(path, safe_mode=True)
     assert not pathlib.Path("HERE").exists()
 
 
-def test_a_class_of_another_module_in_place_of_the_layer_is_not_run(tmp_path, monkeypatch):
+def test_a_class_of_another_module_in_place_of_the_layer_is_not_run(saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def change(entry):
@@ -210,13 +211,13 @@ def test_a_class_of_another_module_in_place_of_the_layer_is_not_run(tmp_path, mo
         entry["config"]["args"] = ["touch", "HERE"]
 
     with pytest.raises((ValueError, TypeError)):
-        keras.saving.load_model(tamper(saved(tmp_path), change))
+        keras.saving.load_model(tamper(saved, tmp_path, change))
     assert not pathlib.Path("HERE").exists()
 
 
-def test_weights_of_another_shape_are_refused(tmp_path):
+def test_weights_of_another_shape_are_refused(saved, tmp_path):
     """A config that was made smaller or larger than the weights beside it."""
-    path = tamper(saved(tmp_path), setting(out_features=5))
+    path = tamper(saved, tmp_path, setting(out_features=5))
     with pytest.raises(ValueError, match="shape"):
         keras.saving.load_model(path)
 

@@ -10,8 +10,6 @@ from ml_dtypes import finfo
 
 from keras_unpatchify import Patchify, Unpatchify
 
-BACKEND = keras.backend.backend()
-
 # patch, stride, grid, token channels, signal channels
 GEOMETRIES = {
     "tiling": ((16,), (16,), (8,), 4096, 3),

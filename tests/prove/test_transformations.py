@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 import reference
 from backend import gradients, to_numpy
-from cases import CASES, TOLERANCE, normal, over_cases, over_implementations
+from cases import CASES, COMPACT, TOLERANCE, normal, over_cases, over_implementations
 
 from keras_unpatchify import Patchify, Unpatchify
 from keras_unpatchify.ops import patchify, unpatchify
-
-COMPILED = ("1d-overlap", "2d-tiling", "2d-mixed", "3d-mixed")
-BACKEND = keras.backend.backend()
 
 
 def pair(case, implementation):
@@ -38,14 +35,9 @@ def expected(case, image, kernel):
 def expected_gradients(case, image, kernel, weights):
     """By the chain rule, from the oracle's gradients of each layer."""
     options = {"stride": case.stride, "padding": "same"}
-    ones, none = (
-        np.ones((*case.patch, 1)),
-        (np.zeros((1, *case.grid, 1)), np.zeros((*case.patch, 1, 1))),
-    )
-    covers = reference.unpatchify(*none, ones, size=image.shape[1:-1], **options)
-    shares = weights / np.maximum(covers, 1)
     tokens = reference.patchify(image, kernel, **options)
-    dtokens, dkernel, _ = reference.unpatchify_gradients(tokens, kernel, shares, **options)
+    back = reference.unpatchify_gradients(tokens, kernel, weights, overlap="mean", **options)
+    dtokens, dkernel, *_ = back
     dimage, dkernel_too, _ = reference.patchify_gradients(image, kernel, dtokens, **options)
     return dimage, dkernel + dkernel_too
 
@@ -70,7 +62,7 @@ def model_and_weights(case, implementation):
 
 @pytest.mark.jax_backend
 class TestJax:
-    @over_cases(COMPILED)
+    @over_cases(COMPACT)
     @over_implementations
     def test_jit_and_grad(self, case, implementation):
         import jax
@@ -82,7 +74,7 @@ class TestJax:
         for a, e in zip(computed, expected_gradients(case, *arrays, weights)):
             close(a, e)
 
-    @over_cases(COMPILED)
+    @over_cases(COMPACT)
     @over_implementations
     def test_vmap_over_signals_and_over_kernels(self, case, implementation):
         import jax
@@ -95,7 +87,7 @@ class TestJax:
         for y, k in zip(several, kernels):
             close(y, expected(case, image, k))
 
-    @over_cases(COMPILED)
+    @over_cases(COMPACT)
     @over_implementations
     def test_checkpoint_and_both_directions_of_differentiation(self, case, implementation):
         import jax
@@ -118,7 +110,7 @@ class TestJax:
         )(image, tangent)
         np.testing.assert_allclose(derivative, np.vdot(plain[0], tangent), rtol=1e-3, atol=1e-2)
 
-    @over_cases(COMPILED)
+    @over_cases(COMPACT)
     @over_implementations
     def test_grad_through_stateless_call_of_a_model(self, case, implementation):
         import jax
@@ -138,7 +130,7 @@ class TestJax:
         beyond = [loss([w + t * s for w, s in zip(weights, step)], image) for t in (-1e-2, 1e-2)]
         np.testing.assert_allclose((beyond[1] - beyond[0]) / 2e-2, along, rtol=2e-2, atol=1e-1)
 
-    @over_cases(COMPILED)
+    @over_cases(COMPACT)
     @over_implementations
     @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
     def test_lowering_for_a_platform_that_is_not_here(self, case, implementation, platform):
@@ -179,7 +171,7 @@ class TestJax:
 
 @pytest.mark.tensorflow_backend
 class TestTensorFlow:
-    @over_cases(COMPILED)
+    @over_cases(COMPACT)
     @over_implementations
     @pytest.mark.parametrize("xla", [False, True])
     @pytest.mark.parametrize("sizes", ["known", "open"])
@@ -230,7 +222,7 @@ class TestTorch:
 
         torch._dynamo.reset()
 
-    @over_cases(COMPILED)
+    @over_cases(COMPACT)
     @over_implementations
     @pytest.mark.parametrize("dynamic", [False, True])
     def test_compiled_whole_forward_and_backward(self, case, implementation, dynamic):
