@@ -262,7 +262,7 @@ def test_the_range_of_output_spatial_shape(padding, size, allowed, call):
 @EITHER_WAY
 def test_the_range_of_like(call):
     like = keras.Input((8, 16, 3)) if call is symbolically else keras.ops.zeros((2, 8, 16, 3))
-    text = "is patched into the grid (2, 3): (8 to 11, 12 to 15). Received: output_spatial_shape=(8, 16)"
+    text = "that `Patchify` turns into the grid (2, 3): (8 to 11, 12 to 15). Received: output_spatial_shape=(8, 16)"
     with pytest.raises(ValueError, match=re.escape(text)):
         call(Unpatchify(**GOOD), (2, 2, 3, 8), like=like)
 

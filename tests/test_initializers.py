@@ -170,7 +170,9 @@ def test_any_keras_initializer_draws_the_kernel_and_the_bias_is_zero(layer_class
 
 @LAYERS
 @pytest.mark.parametrize(
-    "weight_init", [*CLASSES, *(draw() for draw in CLASSES.values()), "glorot_uniform"], ids=repr
+    "weight_init",
+    [*CLASSES, *(draw() for draw in CLASSES.values()), "glorot_uniform"],
+    ids=lambda draw: draw if isinstance(draw, str) else type(draw).__name__,
 )
 def test_two_layers_draw_different_numbers(layer_class, weight_init):
     one, two = (weights(layer_class, weight_init)[0] for _ in range(2))

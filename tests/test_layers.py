@@ -196,7 +196,7 @@ def test_every_argument_is_in_the_config_and_comes_back(layer_class):
     assert layer_class.from_config(config).get_config() == config
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("padding", ["valid", "same", 1, (1, 0), ((1, 0), (0, 2)), [[1, 0], 2]])
 def test_padding_is_in_the_config(layer_class, padding, tmp_path):
     layer = layer_class(3, 2, 2, 3, padding=padding)
@@ -208,7 +208,7 @@ def test_padding_is_in_the_config(layer_class, padding, tmp_path):
     assert again.get_config() == layer.get_config()
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("activation", ["gelu", keras.activations.tanh, None])
 def test_an_activation_follows(layer_class, activation):
     x = normal((2, 4, 5, 3), 0)
@@ -225,7 +225,7 @@ def test_an_activation_follows(layer_class, activation):
         layer_class(3, 2, 2, 3, activation="no such thing")
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize(
     ("keras_name", "name"),
     [

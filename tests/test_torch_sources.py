@@ -182,7 +182,7 @@ def test_a_magnitude_of_another_shape(unpatchify, shape):
         ({"weight_g": None}, "'weight_g' is missing"),
         ({"weight_v": None}, "'weight_v' is missing"),
         ({"weight": normal((8, 3, 4, 2), 0)}, "'weight_g' is unexpected; 'weight_v' is unexpected"),
-        ({"weight_g": np.zeros((), "float64")}, "'weight_g' is float64, which float32 does not"),
+        ({"weight_g": np.zeros((), "float64")}, "'weight_g' is float64, which float32"),
         ({"weight_v": np.zeros((8, 3, 4, 3), "float32")}, "'weight_v' has the shape (8, 3, 4, 3)"),
         # of spectral normalisation
         ({"weight_g": None, "weight_orig": None, "weight_u": 0}, "'weight_u' is unexpected"),
