@@ -292,6 +292,10 @@ def test_complex_input(layer_class):
         layer_class(**GOOD).compute_output_spec(
             types.SimpleNamespace(shape=(2, 8, 8, 8), dtype="complex64")
         )
+    layer = layer_class(**GOOD)
+    layer.build((2, 8, 8, 8))
+    with pytest.raises(ValueError, match=re.escape(text)):
+        layer.call(types.SimpleNamespace(shape=(2, 8, 8, 8), dtype="complex64"))
 
 
 @over_layers
