@@ -251,8 +251,8 @@ def test_the_form_of_output_spatial_shape(size, call):
 )
 def test_the_range_of_output_spatial_shape(padding, size, allowed, call):
     text = (
-        "`output_spatial_shape`, or the spatial shape of `like`, must be a size that `Patchify` turns into the grid (2, 3): "
-        f"{allowed}. Received: output_spatial_shape={size}"
+        "`output_spatial_shape`, or the spatial shape of `like`, must be a size that "
+        f"`Patchify` turns into the grid (2, 3): {allowed}. Received: output_spatial_shape={size}"
     )
     layer = Unpatchify(**GOOD, padding=padding)
     with pytest.raises(ValueError, match=re.escape(text)):

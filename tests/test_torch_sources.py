@@ -301,8 +301,8 @@ def test_a_file_that_is_cut_short(unpatchify, tmp_path, file, save, part):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
     text = re.escape(
-        f"`source` must be a complete file that holds only named tensors. Received: source={str(path)!r} "
-        "(). Fetch it again, or pass a mapping of names to arrays."
+        "`source` must be a complete file that holds only named tensors. "
+        f"Received: source={str(path)!r} (). Fetch it again, or pass a mapping of names to arrays."
     )
     assert re.fullmatch(text.replace(r"\(\)", r"\(\w+\)"), refusal(unpatchify, path))
 
@@ -336,7 +336,8 @@ def test_a_pickle_with_code_in_it_is_refused_and_nothing_runs(unpatchify, torch,
 
 def test_a_file_of_something_else(unpatchify, torch, tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "a.pt")
-    assert "must be a complete file that holds only named tensors" in refusal(unpatchify, tmp_path / "a.pt")
+    text = refusal(unpatchify, tmp_path / "a.pt")
+    assert "must be a complete file that holds only named tensors" in text
 
 
 @pytest.mark.parametrize(
