@@ -1,8 +1,10 @@
-"""Speed, memory and compile time of Unpatchify against everything it stands in for, on the current Keras backend.
+"""Speed, memory and compile time of Unpatchify against everything it stands in for, on the
+current Keras backend.
 
     KERAS_BACKEND=torch python benchmarks/bench.py [--out DIR] [--rounds N] [--quick]
 
-Writes all numbers, `{backend}-{device}.json`, and their tables and goals, `{backend}-{device}.md`; the device is what
+Writes all numbers, `{backend}-{device}.json`, and their tables and goals,
+`{backend}-{device}.md`; the device is what
 the backend sees. Then `python benchmarks/plot.py` draws the picture of all results.
 """
 
@@ -24,7 +26,8 @@ from keras import ops
 from timing import BACKEND, STEPS, jax_functions, medians, random_input, steps
 from workloads import WORKLOADS, Workload, contenders, make, make_patchify
 
-# Largest difference between contenders, as a fraction of the largest value: rounding in sums of up to 10^6 products,
+# Largest difference between contenders, as a fraction of the largest value: rounding in sums of
+# up to 10^6 products,
 # on a GPU with factors of 10 mantissa bits.
 TOLERANCE = {"cpu": 1e-4, "gpu": 1e-2}
 TILING = [workload for workload in WORKLOADS if workload.tiling]
@@ -76,7 +79,8 @@ def patchify_speed(workload, rounds):
 
 
 def compile_seconds(workload, rounds):
-    """Seconds to trace, lower and compile under jax, `{step: {contender: seconds}}`; medians of fresh ones."""
+    """Seconds to trace, lower and compile under jax, `{step: {contender: seconds}}`; medians of
+    fresh ones."""
     import jax
 
     names, x = ("auto", "hand-written"), input_of(workload)
@@ -94,7 +98,8 @@ def compile_seconds(workload, rounds):
 
 
 def peak_bytes(contender):
-    """Peak memory of a forward pass where patches tile, `{workload: bytes}`, in a process that runs nothing else."""
+    """Peak memory of a forward pass where patches tile, `{workload: bytes}`, in a process that
+    runs nothing else."""
     environment = {**os.environ, **machine.EVERY_BUFFER_APART}
     command = [sys.executable, __file__, "--peak-memory", contender]
     lines = subprocess.run(

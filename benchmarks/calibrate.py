@@ -1,8 +1,11 @@
-"""Which lowering is faster where patches overlap, and the rule of one number that loses least by it.
+"""Which lowering is faster where patches overlap, and the rule of one number that loses least by
+it.
 
-    KERAS_BACKEND=torch python benchmarks/calibrate.py [--rounds N] [--every N] [--layer patchify] [--out FILE]
+    KERAS_BACKEND=torch python benchmarks/calibrate.py [--rounds N] [--every N]
+        [--layer patchify] [--out FILE]
 
-"Slowdown" compares a choice with the better of the two lowerings, as the mean of a forward pass and a training step.
+"Slowdown" compares a choice with the better of the two lowerings, as the mean of a forward pass
+and a training step.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""Draws `results/speed.png` from all results of `bench.py`: how many times faster than Keras's Conv*Transpose.
+"""Draws `results/speed.png` from all results of `bench.py`: how many times faster than Keras's
+Conv*Transpose.
 
 python benchmarks/plot.py [--results DIR]
 """
@@ -62,7 +63,8 @@ def draw_bars(panel, result, step, height, shift):
         height * 0.92,
         left=1,
         color=color,
-        label=f"{LABELS[result['backend']]} {result['versions'][result['backend']].split('+')[0]}, {result['device']}",
+        label=f"{LABELS[result['backend']]} "
+        f"{result['versions'][result['backend']].split('+')[0]}, {result['device']}",
         hatch="///" if result["device"] == "gpu" else None,
         edgecolor="white",
         linewidth=0,

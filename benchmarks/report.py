@@ -19,7 +19,8 @@ def slower(result, step, contender, tiling=None):
 
 
 def slower_than_best(result, tiling):
-    """Time of "auto" over the better lowering's, the mean of forward and training, `{workload: ratio}`."""
+    """Time of "auto" over the better lowering's, the mean of forward and training, `{workload:
+    ratio}`."""
     best = [
         {
             name: max(ratio, slower(result, step, "conv_transpose").get(name, 0), 1)
@@ -155,8 +156,10 @@ def markdown(result):
         for kind, row in result["growth"].items()
     ]
     parts = [
-        f"# {result['backend']}, {result['device_name']}\n\n{versions}; {result['system']}\n\n`{result['command']}`\n",
-        "Milliseconds; in parentheses how many times those of `auto`. Medians of contenders that take turns.\n",
+        f"# {result['backend']}, {result['device_name']}\n\n{versions}; "
+        f"{result['system']}\n\n`{result['command']}`\n",
+        "Milliseconds; in parentheses how many times those of `auto`. Medians of contenders "
+        "that take turns.\n",
         *(speed_table(result, step) for step in STEPS),
         *(f"{reason}.\n" for reason in result["left_out"]),
         "Patchify, from the signals of the same geometries to their tokens:\n",
@@ -184,7 +187,8 @@ def markdown(result):
             parts += [table([step, *measured], rows)]
     if "native_3d_seconds" in result:
         parts += [
-            f"Keras's Conv3DTranspose on the medical volume, once: {result['native_3d_seconds']:.0f} s.\n"
+            f"Keras's Conv3DTranspose on the medical volume, once: "
+            f"{result['native_3d_seconds']:.0f} s.\n"
         ]
     parts += [
         "Growth of a forward pass with the number of tokens, milliseconds:\n",

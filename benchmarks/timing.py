@@ -1,4 +1,5 @@
-"""How it is measured: a layer as two functions that run to completion, and functions timed in turns."""
+"""How it is measured: a layer as two functions that run to completion, and functions timed in
+turns."""
 
 import random
 import statistics
@@ -13,9 +14,11 @@ STEPS = ("forward", "training")
 
 
 def steps(layer, x):
-    """`{"forward": f, "training": g}`: compiled where the backend compiles; a call returns when its work is done.
+    """`{"forward": f, "training": g}`: compiled where the backend compiles; a call returns when
+    its work is done.
 
-    A training step is a forward pass, the mean square of its output, and the gradients of the input and all weights.
+    A training step is a forward pass, the mean square of its output, and the gradients of the
+    input and all weights.
     """
     return {"jax": _jax_steps, "torch": _torch_steps, "tensorflow": _tensorflow_steps}[BACKEND](
         layer, x
@@ -100,8 +103,10 @@ def _tensorflow_steps(layer, x):
 def medians(functions, rounds, turn=0.005, slow=0.2):
     """Median seconds of each of the functions.
 
-    After two calls to warm up they take turns, in another order each round: what ran before leaves its traces in the
-    caches. A turn repeats the call for about `turn` seconds; a function that needs more than `slow` seconds takes part
+    After two calls to warm up they take turns, in another order each round: what ran before
+    leaves its traces in the
+    caches. A turn repeats the call for about `turn` seconds; a function that needs more than
+    `slow` seconds takes part
     in three rounds only.
     """
     repeats, limits, times = {}, {}, {name: [] for name in functions}

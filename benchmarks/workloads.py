@@ -1,4 +1,5 @@
-"""What is measured: the geometry of real models, and every way to compute it that stands for comparison."""
+"""What is measured: the geometry of real models, and every way to compute it that stands for
+comparison."""
 
 import math
 from typing import NamedTuple
@@ -75,7 +76,7 @@ class HandWritten(keras.layers.Layer):
 
 
 class Product(keras.layers.Layer):
-    """The bare matrix product of the same size: no bias, and what it gives is in the wrong order."""
+    """The bare matrix product of the same size, without a bias and in the wrong order."""
 
     def __init__(self, workload):
         super().__init__()

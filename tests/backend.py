@@ -1,4 +1,5 @@
-"""What the backends write differently: computing, differentiating and compiling functions of arrays."""
+"""What the backends write differently: computing, differentiating and compiling functions of
+arrays."""
 
 import keras
 import numpy as np

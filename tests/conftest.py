@@ -1,4 +1,5 @@
-"""Where the tests run: the backend, its capabilities and its device. Every skip of a test by capability stands here."""
+"""Where the tests run: the backend, its capabilities and its device. Every skip of a test by
+capability stands here."""
 
 import contextlib
 import functools

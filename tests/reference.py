@@ -1,4 +1,5 @@
-"""The oracle: both layers and their gradients as loops over tokens, in NumPy float64, apart from the package."""
+"""The oracle: both layers and their gradients as loops over tokens, in NumPy float64, apart from
+the package."""
 
 import itertools
 
@@ -36,7 +37,8 @@ def along_axes(padding, axes):
 
 
 def _windows(grid, size, kernel, stride, padding):
-    """For each token its index, where its patch lies in the signal, and which part of the kernel lies inside."""
+    """For each token its index, where its patch lies in the signal, and which part of the kernel
+    lies inside."""
     patch = kernel.shape[:-2]
     befores = []
     for n, k, s, g, pad in zip(size, patch, stride, grid, along_axes(padding, len(patch))):

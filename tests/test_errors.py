@@ -1,4 +1,5 @@
-"""Bad input gets a clear error before any work is done: every text, eagerly, symbolically and from a config."""
+"""Bad input gets a clear error before any work is done: every text, eagerly, symbolically and
+from a config."""
 
 import re
 import types
@@ -20,7 +21,8 @@ BAD_ARGUMENTS = [
 BAD_ARGUMENTS += [
     (
         {name: value},
-        f"`{name}` must be a positive integer, or 2 of them, one per axis. Received: {name}={value!r}",
+        f"`{name}` must be a positive integer, or 2 of them, one per axis. Received: "
+        f"{name}={value!r}",
     )
     for name in ("patch_size", "stride")
     for value in (
@@ -202,7 +204,10 @@ def test_channels(layer_class, call):
 @over_layers
 def test_channels_that_are_not_known(layer_class):
     layer = layer_class(**(GOOD | {"in_features": None}))
-    text = "The input's channels, its last axis, must be known and at least 1. Received: shape=(None, 8, 8, None)"
+    text = (
+        "The input's channels, its last axis, must be known and at least 1. Received: "
+        "shape=(None, 8, 8, None)"
+    )
     with pytest.raises(ValueError, match=re.escape(text)):
         layer(keras.Input((8, 8, None)))
 
@@ -210,7 +215,8 @@ def test_channels_that_are_not_known(layer_class):
 @EITHER_WAY
 def test_a_signal_shorter_than_a_patch(call):
     text = (
-        "The signal must be at least (4, 4) long, one patch along each axis. Received: spatial shape=(8, 3). "
+        "The signal must be at least (4, 4) long, one patch along each axis. Received: "
+        "spatial shape=(8, 3). "
         "Use a smaller `patch_size`, or `padding='same'`, which pads it."
     )
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -262,7 +268,10 @@ def test_the_range_of_output_spatial_shape(padding, size, allowed, call):
 @EITHER_WAY
 def test_the_range_of_like(call):
     like = keras.Input((8, 16, 3)) if call is symbolically else keras.ops.zeros((2, 8, 16, 3))
-    text = "that `Patchify` turns into the grid (2, 3): (8 to 11, 12 to 15). Received: output_spatial_shape=(8, 16)"
+    text = (
+        "that `Patchify` turns into the grid (2, 3): (8 to 11, 12 to 15). Received: "
+        "output_spatial_shape=(8, 16)"
+    )
     with pytest.raises(ValueError, match=re.escape(text)):
         call(Unpatchify(**GOOD), (2, 2, 3, 8), like=like)
 
@@ -270,7 +279,10 @@ def test_the_range_of_like(call):
 @EITHER_WAY
 def test_like_and_output_spatial_shape_together(call):
     like = keras.Input((8, 12, 3)) if call is symbolically else keras.ops.zeros((2, 8, 12, 3))
-    text = "`like` and `output_spatial_shape` both say the size of the output: pass one of them. Received: "
+    text = (
+        "`like` and `output_spatial_shape` both say the size of the output: pass one of "
+        "them. Received: "
+    )
     with pytest.raises(ValueError, match=re.escape(text)):
         call(Unpatchify(**GOOD), (2, 2, 3, 8), output_spatial_shape=(8, 12), like=like)
 
@@ -313,7 +325,10 @@ def test_a_shape_to_build_with(layer_class, shape):
 @over_layers
 def test_a_kernel_beyond_all_memory(layer_class):
     layer = layer_class(3, 4, 3, 10**6, padding="same")
-    text = "The kernel must have at most 2147483647 elements. Received: shape=(1000000, 1000000, 1000000, "
+    text = (
+        "The kernel must have at most 2147483647 elements. Received: shape=(1000000, "
+        "1000000, 1000000, "
+    )
     with pytest.raises(ValueError, match=re.escape(text)):
         layer.build((None, None, None, None, 3))
 
@@ -327,7 +342,8 @@ def test_an_output_beyond_all_memory(call):
 
 def test_a_patchify_layer_of_unknown_channels_has_no_mirror():
     text = (
-        "The channels of the signal must be known. Received: a Patchify layer that is not built, with "
+        "The channels of the signal must be known. Received: a Patchify layer that is not "
+        "built, with "
         "in_features=None. Build it first, give it `in_features`, or pass `out_features` here."
     )
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -350,7 +366,8 @@ def test_the_operations_check_as_the_layers_do(operation):
     ):
         operation(x, kernel, implementation="conv")
     text = (
-        "The kernel must have the shape (*patch, signal channels, token channels) with one to three patch axes. "
+        "The kernel must have the shape (*patch, signal channels, token channels) with one "
+        "to three patch axes. "
         "Received: kernel.shape=(3, 3)"
     )
     with pytest.raises(ValueError, match=re.escape(text)):

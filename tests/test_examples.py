@@ -1,4 +1,4 @@
-"""Every shown example runs: the scripts in a short form, and each block of Python in the READMEs."""
+"""Every shown example runs: the scripts in a short form, and each block in the pages."""
 
 import importlib.util
 import os

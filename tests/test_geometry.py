@@ -1,4 +1,5 @@
-"""Sizes along an axis: laws over generated patchings, each size checked by its inverse and by counting."""
+"""Sizes along an axis: laws over generated patchings, each size checked by its inverse and by
+counting."""
 
 import pytest
 import reference
@@ -80,7 +81,8 @@ def test_edges_turn_a_piece_into_the_signal_and_back(axis, grid, data, start, en
 
 
 class Unknown:
-    """A size that cannot be compared, as a backend has while it traces; it takes part in arithmetic only."""
+    """A size that cannot be compared, as a backend has while it traces; it takes part in
+    arithmetic only."""
 
     def __init__(self, value):
         self.value = value

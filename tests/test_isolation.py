@@ -1,4 +1,5 @@
-"""What importing the package loads: the backend in use and no other, and of PyTorch's readers none."""
+"""What importing the package loads: the backend in use and no other, and of PyTorch's readers
+none."""
 
 import collections
 import importlib.util

@@ -20,7 +20,6 @@ from cases import (
     over_paddings,
 )
 
-import keras_unpatchify
 from keras_unpatchify import Patchify, Unpatchify
 
 
@@ -288,7 +287,8 @@ def test_the_summary_and_the_repr_name_the_layer(layer_class, capsys):
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 @over_implementations
 def test_half_precision(layer_class, policy, implementation):
-    """Products of three numbers each in at most 9 overlapping patches; bfloat16 keeps 8 bits of each."""
+    """Products of three numbers each in at most 9 overlapping patches; bfloat16 keeps 8 bits of
+    each."""
     layer = layer_class(
         3, 4, 2, 3, 1, dtype=policy, implementation=implementation, weight_init="fan_in"
     )

@@ -1,4 +1,5 @@
-"""What the lowerings owe beside values: sums that keep small terms, sizes that are not guessed, the choice of one."""
+"""What the lowerings owe beside values: sums that keep small terms, sizes that are not guessed,
+the choice of one."""
 
 import keras
 import numpy as np
@@ -13,7 +14,8 @@ LARGE = {"float16": 2048, "bfloat16": 256}
 
 @pytest.mark.parametrize("dtype", LARGE)
 def test_overlaps_add_up_in_single_precision(dtype):
-    """One block of a patch after another: added in half precision, every small number would be lost."""
+    """One block of a patch after another: added in half precision, every small number would be
+    lost."""
     kernel = np.ones((16, 1, 1), "float32")
     kernel[0] = LARGE[dtype]
     x = np.ones((1, 31, 1), "float32")

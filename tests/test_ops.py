@@ -221,7 +221,8 @@ def test_a_pixel_that_is_not_a_number_spoils_the_tokens_that_cover_it_only(case,
 
 
 def test_auto_is_one_of_the_lowerings():
-    """Values of "auto" are checked on both sides of its rule: many and few token channels for each signal channel."""
+    """Values of "auto" are checked on both sides of its rule: many and few token channels for
+    each signal channel."""
     for token, signal in [(24, 1), (2, 4)]:
         case = Case((4, 4), (2, 2), (3, 3), token, signal)
         x, kernel = case.tokens(), case.kernel()

@@ -1,4 +1,5 @@
-"""The pair loses no pixel: laws of `padding`, `like` and `overlap`, over generated sizes, patches and strides."""
+"""The pair loses no pixel: laws of `padding`, `like` and `overlap`, over generated sizes, patches
+and strides."""
 
 import itertools
 
@@ -143,7 +144,8 @@ def test_the_values_of_like_are_not_read():
 @over_implementations
 @pytest.mark.parametrize("size", [(9, 12), (24, 16), (15, 24), (16, 28)])
 def test_sizes_known_only_at_run_time_are_checked_then(implementation, size):
-    """In the graph nothing is known of the sizes; (24, 16) has as many tokens as the grid (4, 6), but another grid."""
+    """In the graph nothing is known of the sizes; (24, 16) has as many tokens as the grid (4, 6),
+    but another grid."""
     import tensorflow as tf
 
     layer = Unpatchify(3, 2, 2, 4, implementation=implementation)
@@ -190,7 +192,9 @@ def test_the_mirror_of_a_layer_that_tiles_tiles_with_another_patch_too():
 
 def test_from_patchify_takes_a_patchify_only():
     layer = keras.layers.Conv2D(3, 4)
-    with pytest.raises(ValueError, match="`patchify` must be a Patchify. Received: patchify=<Conv"):
+    with pytest.raises(
+        ValueError, match=r"`patchify` must be a Patchify. Received: " r"patchify=<Conv"
+    ):
         Unpatchify.from_patchify(layer)
 
 

@@ -1,4 +1,5 @@
-"""Starts one process for each backend and role; every comparison between backends reads what they leave."""
+"""Starts one process for each backend and role; every comparison between backends reads what they
+leave."""
 
 import concurrent.futures
 import functools
@@ -33,7 +34,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def work(folder):
-    """Runs a role on some backends, a process each and two at a time; returns for each the arrays that it left."""
+    """Runs a role on some backends, a process each and two at a time; returns for each the arrays
+    that it left."""
 
     def one(role, backend):
         command = [sys.executable, pathlib.Path(__file__).with_name("worker.py"), role, folder]

@@ -6,7 +6,8 @@ import reference
 from backend import BACKENDS, TRAINABLE
 from cases import CASES, COMPACT, IMPLEMENTATIONS, PADDINGS, normal
 
-# Sums of fewer than 200 products of numbers of order 1 in float32: the backends differ in their order alone, which is
+# Sums of fewer than 200 products of numbers of order 1 in float32: the backends differ in their
+# order alone, which is
 # worth some units of 6e-8 for each of the numbers added, whose size is at most about 10.
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}
 

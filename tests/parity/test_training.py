@@ -12,7 +12,8 @@ def curves(work):
 
 @pytest.mark.parametrize("backend", TRAINABLE[1:])
 def test_fifty_steps_from_the_same_weights_follow_the_same_curve(backend, curves):
-    """Rounding differs by 1e-7 in the first step; 50 steps of Adam multiply that by less than a thousand."""
+    """Rounding differs by 1e-7 in the first step; 50 steps of Adam multiply that by less than a
+    thousand."""
     np.testing.assert_allclose(curves[backend], curves[TRAINABLE[0]], rtol=1e-4)
 
 

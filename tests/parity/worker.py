@@ -1,4 +1,5 @@
-"""One backend's part in the comparison between backends: `python worker.py ROLE FOLDER`, with KERAS_BACKEND set.
+"""One backend's part in the comparison between backends: `python worker.py ROLE FOLDER`, with
+KERAS_BACKEND set.
 
 Every role puts its arrays in `FOLDER/{backend}-{role}.npz`.
 """
@@ -28,7 +29,8 @@ def settings():
 
 
 def values():
-    """Outputs of both layers with weights that every backend is given; gradients too where the backend trains."""
+    """Outputs of both layers with weights that every backend is given; gradients too where the
+    backend trains."""
     arrays = {}
     for name, case, padding, implementation in settings():
         options = {"padding": padding, "implementation": implementation}
@@ -61,7 +63,8 @@ def values():
 
 
 def model():
-    """A functional model with both layers: open sizes with `like`, a fixed target, overlaps, each lowering and bias."""
+    """A functional model with both layers: open sizes with `like`, a fixed target, overlaps, each
+    lowering and bias."""
     image, series = keras.Input((None, None, 3), name="image"), keras.Input((23, 2), name="series")
     tokens = Patchify(3, 8, 2, (4, 3), (2, 2), padding="same", implementation="conv_transpose")(
         image
@@ -79,7 +82,8 @@ def model():
 
 
 def outputs(model):
-    """What the model makes of images of two sizes; a plain call, which Keras computes in float32 on OpenVINO too."""
+    """What the model makes of images of two sizes; a plain call, which Keras computes in float32
+    on OpenVINO too."""
     results = {}
     for size in [(7, 9), (8, 4)]:
         y = model([normal((2, *size, 3), 5), normal((2, 23, 2), 6)])
@@ -88,7 +92,8 @@ def outputs(model):
 
 
 def write(folder):
-    """Saves a model of this backend's own random weights in each of three ways, and what it computes."""
+    """Saves a model of this backend's own random weights in each of three ways, and what it
+    computes."""
     keras.utils.set_random_seed(BACKENDS.index(BACKEND))
     written = model()
     written.save(folder / f"{BACKEND}.keras")

@@ -1,6 +1,8 @@
-"""One training step on one device or several: `python distributed_worker.py WAY FOLDER`, with KERAS_BACKEND set.
+"""One training step on one device or several: `python distributed_worker.py WAY FOLDER`, with
+KERAS_BACKEND set.
 
-Leaves the weights after the step in `FOLDER/{backend}-{way}.npz`. For torch's "ddp" it is one of two processes, whose
+Leaves the weights after the step in `FOLDER/{backend}-{way}.npz`. For torch's "ddp" it is one of
+two processes, whose
 number is in RANK.
 """
 
@@ -60,7 +62,8 @@ def data_parallel():
 
 
 def model_parallel(axis, splits):
-    """Both kernels split along an axis: -1 is the embedding channels, -2 the channels of the signal."""
+    """Both kernels split along an axis: -1 is the embedding channels, -2 the channels of the
+    signal."""
     layout = keras.distribution.LayoutMap(jax_mesh(8 // splits, splits))
     split = [None, None, None, None]
     split[axis] = "model"

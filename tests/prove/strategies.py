@@ -13,14 +13,16 @@ from ml_dtypes import finfo
 
 SCALE = float(os.environ.get("KERAS_UNPATCHIFY_PROVE_SCALE", "1"))
 
-# (largest patch, stride, grid) along each axis of a signal of one, two and three: the oracle loops over all tokens.
+# (largest patch, stride, grid) along each axis of a signal of one, two and three: the oracle
+# loops over all tokens.
 LARGEST = {1: (6, 6, 5), 2: (4, 4, 3), 3: (3, 3, 2)}
 
 COMPUTED = {}
 
 
 def cases(number):
-    """Settings of a test of so many cases, the same at every run, times KERAS_UNPATCHIFY_PROVE_SCALE."""
+    """Settings of a test of so many cases, the same at every run, times
+    KERAS_UNPATCHIFY_PROVE_SCALE."""
     number = max(int(number * SCALE), 1)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     return settings(
@@ -38,7 +40,8 @@ def count(test):
 
 
 class Patching(NamedTuple):
-    """A pair of layers and an input for each of them; `size` is a signal of the grid, one of several."""
+    """A pair of layers and an input for each of them; `size` is a signal of the grid, one of
+    several."""
 
     patch: tuple
     stride: tuple
@@ -147,9 +150,11 @@ def absolute(*arrays):
 
 
 def bound(dtype, sums, magnitude):
-    """How far a value may be from the exact one: one rounding for each term of a sum, of the size of all of them.
+    """How far a value may be from the exact one: one rounding for each term of a sum, of the size
+    of all of them.
 
-    `magnitude` is the sum of the terms' absolute values, as the oracle computes it from absolute arrays.
+    `magnitude` is the sum of the terms' absolute values, as the oracle computes it from absolute
+    arrays.
     """
     return (sums + 4) * (
         float(finfo(dtype).eps) / 2 * magnitude + float(finfo(dtype).smallest_subnormal)
@@ -157,7 +162,8 @@ def bound(dtype, sums, magnitude):
 
 
 def assert_computes(actual, oracle, arrays, sums, dtype):
-    """Whether the array is what the oracle makes of the arrays, but for the roundings of so many sums."""
+    """Whether the array is what the oracle makes of the arrays, but for the roundings of so many
+    sums."""
     expected = oracle(*arrays)
     assert actual.shape == expected.shape
     error = np.abs(np.asarray(actual, "float64") - expected)

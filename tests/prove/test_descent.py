@@ -1,4 +1,5 @@
-"""Fifty steps of gradient descent follow the curve that the oracle's gradients draw, by every lowering."""
+"""Fifty steps of gradient descent follow the curve that the oracle's gradients draw, by every
+lowering."""
 
 import keras
 import numpy as np
@@ -20,7 +21,8 @@ def kernel_of(case):
 
 
 def descend(x, kernel, bias, y, forward, gradients):
-    """Losses and weights of gradient descent on the mean squared error, in loops over patches and float64."""
+    """Losses and weights of gradient descent on the mean squared error, in loops over patches and
+    float64."""
     losses = []
     for _ in range(STEPS):
         error = forward(x, kernel, bias) - y

@@ -1,4 +1,5 @@
-"""One training step over several devices is the step on one, by the engines that each backend has."""
+"""One training step over several devices is the step on one, by the engines that each backend
+has."""
 
 import os
 import pathlib
@@ -11,7 +12,8 @@ from backend import BACKEND
 
 HERE = pathlib.Path(__file__).parent
 
-# Devices add up their parts of a gradient in another order: some units of 6e-8 of numbers of order 1.
+# Devices add up their parts of a gradient in another order: some units of 6e-8 of numbers of
+# order 1.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -59,7 +61,8 @@ def assert_same_step(weights, single):
 @pytest.mark.jax_backend
 @pytest.mark.parametrize("way", ["data", "embedding", "signal", "divided"])
 def test_jax_on_eight_devices(way, single, tmp_path):
-    """The batch split in eight; both kernels split over embedding channels in four, over signal channels in two;
+    """The batch split in eight; both kernels split over embedding channels in four, over signal
+    channels in two;
     the height of the images divided in two."""
     assert_same_step(weights(tmp_path, way), single)
 

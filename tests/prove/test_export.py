@@ -1,4 +1,5 @@
-"""Exported models compute in their own runtime what they compute in Keras; what upstream cannot do is named."""
+"""Exported models compute in their own runtime what they compute in Keras; what upstream cannot
+do is named."""
 
 import fnmatch
 import importlib.util
@@ -17,7 +18,8 @@ SIZES = {"fixed": FIXED, "batch": (None, *FIXED[1:]), "open": (None, None, None,
 INPUTS = {"fixed": [FIXED], "batch": [FIXED, (1, *FIXED[1:])], "open": [FIXED, (1, 9, 7, 3)]}
 MODELS = ("tiling", "overlapping", "like")
 
-# Float32 sums of fewer than 200 products of numbers of order 1, which each runtime adds in its own order.
+# Float32 sums of fewer than 200 products of numbers of order 1, which each runtime adds in its
+# own order.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -69,18 +71,24 @@ def run_litert(path, x):
     return interpreter.get_tensor(result["index"])
 
 
-# What upstream cannot: "backend format sizes implementation model", and the error of Keras 3.15 with the newest of each
+# What upstream cannot: "backend format sizes implementation model", and the error of Keras 3.15
+# with the newest of each
 # package. An error that no longer comes fails its test, so that the table stays true.
 UPSTREAM = {
-    "jax tf_saved_model open conv_transpose tiling": "ValueError: Error when tracing gradients for SavedModel",
+    "jax tf_saved_model open conv_transpose tiling": "ValueError: Error when tracing "
+    "gradients for SavedModel",
     "jax onnx open *": "ValueError: has no registered origin",
     "jax openvino *": "OpConversionFailure: No conversion rule found for operations: XlaCallModule",
     "jax litert *": "ValueError: LiteRT export requires TensorFlow or PyTorch backend",
     "torch tf_saved_model fixed *": "ImportError: This requires the torch_xla module",
-    "torch tf_saved_model *": "UserError: Detected mismatch between the structure of `inputs` and `dynamic_shapes`",
-    # Keras traces with a signal of one position wherever a size is open, which is shorter than a patch.
-    "torch onnx open conv_transpose tiling": "RuntimeError: Kernel size can't be greater than actual input size",
-    "torch openvino open conv_transpose tiling": "RuntimeError: Kernel size can't be greater than actual input size",
+    "torch tf_saved_model *": "UserError: Detected mismatch between the structure of "
+    "`inputs` and `dynamic_shapes`",
+    # Keras traces with a signal of one position wherever a size is open, which is shorter than a
+    # patch.
+    "torch onnx open conv_transpose tiling": "RuntimeError: Kernel size can't be greater "
+    "than actual input size",
+    "torch openvino open conv_transpose tiling": "RuntimeError: Kernel size can't be greater "
+    "than actual input size",
     "torch openvino open matmul tiling": "TracingCheckError: The signal must be at least",
     "openvino tf_saved_model *": "AttributeError: 'OpenvinoExportArchive' object has no attribute",
     "openvino onnx *": "NotImplementedError: only compatible with TensorFlow, JAX and Torch",
@@ -88,21 +96,28 @@ UPSTREAM = {
     "openvino litert *": "ValueError: LiteRT export requires TensorFlow or PyTorch backend",
     "numpy tf_saved_model *": "AttributeError: object has no attribute",
     "numpy onnx *": "NotImplementedError: only compatible with TensorFlow, JAX and Torch",
-    "numpy openvino *": "NotImplementedError: only compatible with OpenVINO, TensorFlow, JAX and Torch",
+    "numpy openvino *": "NotImplementedError: only compatible with OpenVINO, TensorFlow, JAX "
+    "and Torch",
     "numpy litert *": "ValueError: LiteRT export requires TensorFlow or PyTorch backend",
 }
 
-# What upstream exports for another size than the one that was asked for, as its documentation says or its source does.
+# What upstream exports for another size than the one that was asked for, as its documentation
+# says or its source does.
 OTHER_SIZES = {
     "torch litert batch conv_transpose tiling": None,
-    "torch litert batch *": "Keras puts 1 for sizes that are not known, which LiteRT then holds fast",
-    "torch litert open *": "Keras puts 1 for sizes that are not known, which LiteRT then holds fast",
+    "torch litert batch *": "Keras puts 1 for sizes that are not known, which LiteRT then "
+    "holds fast",
+    "torch litert open *": "Keras puts 1 for sizes that are not known, which LiteRT then "
+    "holds fast",
     "openvino openvino batch * tiling": None,
-    "openvino openvino batch *": "Keras puts 1 for a batch that is not known, which the exported slices then hold fast",
-    "openvino openvino open *": "Keras puts 1 for sizes that are not known, which the exported graph then holds fast",
+    "openvino openvino batch *": "Keras puts 1 for a batch that is not known, which the "
+    "exported slices then hold fast",
+    "openvino openvino open *": "Keras puts 1 for sizes that are not known, which the "
+    "exported graph then holds fast",
 }
 
-# format: the runtime, the end of a file's name, and what the format needs beside Keras and its backend
+# format: the runtime, the end of a file's name, and what the format needs beside Keras and its
+# backend
 FORMATS = {
     "tf_saved_model": (run_saved_model, "", {None: "tensorflow"}),
     "onnx": (

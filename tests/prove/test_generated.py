@@ -1,4 +1,5 @@
-"""Both layers over generated arguments, sizes and dtypes: values and gradients are the oracle's, errors our own."""
+"""Both layers over generated arguments, sizes and dtypes: values and gradients are the oracle's,
+errors our own."""
 
 import math
 import pathlib
@@ -47,10 +48,13 @@ def quick_compilation():
 
 
 def fails_upstream(p):
-    """What backends get wrong themselves, in their native convolutions; `test_transformations` and the last test watch it.
+    """What backends get wrong themselves, in their native convolutions; `test_transformations`
+    and the last test watch it.
 
-    PyTorch refuses its own gradient on the CPU: "grad_weight must be contiguous". TensorFlow's gradient for an empty
-    batch has the shape of the signal; in bfloat16, on a CPU, now and then it holds 1e28 or so, another at each run.
+    PyTorch refuses its own gradient on the CPU: "grad_weight must be contiguous". TensorFlow's
+    gradient for an empty
+    batch has the shape of the signal; in bfloat16, on a CPU, now and then it holds 1e28 or so,
+    another at each run.
     """
     if BACKEND == "torch":
         return p.token == p.batch == 1 and p.implementation == "conv_transpose"
@@ -214,7 +218,8 @@ targets = st.fixed_dictionaries(
 def assert_our_error(error):
     """A ValueError that the package itself raised, and that says what it received.
 
-    Keras makes tensors of NumPy's numbers before it calls a layer, and refuses to mix them with others.
+    Keras makes tensors of NumPy's numbers before it calls a layer, and refuses to mix them with
+    others.
     """
     assert isinstance(error, ValueError), repr(error)
     if "you cannot mix tensors and non-tensors" in str(error):

@@ -1,4 +1,5 @@
-"""Files that were tampered with are refused before anything is run or allocated; bad numbers stay where they are."""
+"""Files that were tampered with are refused before anything is run or allocated; bad numbers stay
+where they are."""
 
 import json
 import pathlib
@@ -17,7 +18,8 @@ from cases import normal, over_implementations
 
 from keras_unpatchify import Patchify, Unpatchify
 
-# Reading a little file and its config takes less than a megabyte or two; a kernel that must not be made, gigabytes.
+# Reading a little file and its config takes less than a megabyte or two; a kernel that must not
+# be made, gigabytes.
 SMALL = 32 * 2**20
 
 
@@ -33,7 +35,8 @@ def saved(tmp_path_factory):
 
 
 def tamper(path, folder, change, layer="unpatchify"):
-    """A copy of the file with its config changed: `change` gets the config of a layer, to change in place."""
+    """A copy of the file with its config changed: `change` gets the config of a layer, to change
+    in place."""
     tampered = folder / "tampered.keras"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(tampered, "w") as target:
         for name in source.namelist():

@@ -1,4 +1,5 @@
-"""How far half, single and double precision are from the oracle, and that no lowering is further than native."""
+"""How far half, single and double precision are from the oracle, and that no lowering is further
+than native."""
 
 import keras
 import numpy as np
@@ -19,8 +20,10 @@ GEOMETRIES = {
     "overlapping at every position": ((4, 4), (1, 1), (5, 5), 64, 2),
 }
 
-# Values are rounded once where they are written, and by the native lowering again where they are divided by a mean's
-# count: each rounding to nearest is off by 0.29 to 0.58 of half an `eps` on average, and two of them by less than one.
+# Values are rounded once where they are written, and by the native lowering again where they are
+# divided by a mean's
+# count: each rounding to nearest is off by 0.29 to 0.58 of half an `eps` on average, and two of
+# them by less than one.
 ROUNDINGS = 1.5
 # Thousands of products are added one after another, by a native convolution and by the oracle too.
 SUMMED = 30
@@ -92,7 +95,8 @@ def unit(dtype):
 def test_half_precision_rounds_the_sum_twice_at_most(geometry, overlap, implementation, dtype):
     error = unpatchify_error(geometry, dtype, implementation, overlap)
     if implementation == "conv_transpose" and dtype == "float16":
-        # on a CPU some backends add up in float16 here: 4e-3 in TensorFlow, where a rounding makes 2e-4
+        # on a CPU some backends add up in float16 here: 4e-3 in TensorFlow, where a rounding
+        # makes 2e-4
         assert error < 10 * ROUNDINGS * unit(dtype)
     else:
         assert error < ROUNDINGS * 0.5 * unit(dtype)
@@ -137,7 +141,8 @@ def test_double_precision(geometry, implementation, bias, double):
 def test_mixed_precision_keeps_weights_whole_and_ends_in_float32_where_asked(
     implementation, policy
 ):
-    """A model that computes in half precision, whose last layer computes in float32 what it is given."""
+    """A model that computes in half precision, whose last layer computes in float32 what it is
+    given."""
     x = normal((2, 8, 9, 3), "float32", 0)
     options = {"data_dim": 2, "patch_size": (4, 3), "implementation": implementation}
     image = keras.Input(x.shape[1:])

@@ -14,7 +14,8 @@ from keras_unpatchify.ops import patchify, unpatchify
 
 
 def pair(case, implementation):
-    """A signal, and a function of it and a kernel that goes to tokens and back with both layers' options."""
+    """A signal, and a function of it and a kernel that goes to tokens and back with both layers'
+    options."""
     image = case.signals(case.sizes("same")[-1])
 
     def function(x, kernel):
@@ -43,7 +44,7 @@ def expected_gradients(case, image, kernel, weights):
 
 
 def close(actual, expected):
-    """Two layers behind each other add up to 100 times 100 products: some units of 1e-7 for each."""
+    """Two layers add up to 100 times 100 products: some units of 1e-7 for each."""
     np.testing.assert_allclose(to_numpy(actual), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -125,7 +126,8 @@ class TestJax:
         slopes = jax.jit(jax.grad(loss))(weights, image)
         step = [normal(w.shape, i) for i, w in enumerate(weights)]
         along = sum(float(np.vdot(g, s)) for g, s in zip(slopes, step))
-        # The loss is a quadratic of its size in the last weights and of 4th degree in the first: a central difference
+        # The loss is a quadratic of its size in the last weights and of 4th degree in the first:
+        # a central difference
         # in float32 with steps of 1e-2 is right to about a hundredth.
         beyond = [loss([w + t * s for w, s in zip(weights, step)], image) for t in (-1e-2, 1e-2)]
         np.testing.assert_allclose((beyond[1] - beyond[0]) / 2e-2, along, rtol=2e-2, atol=1e-1)
@@ -282,7 +284,8 @@ class TestTorch:
         unpatchify(x, kernel, implementation="conv_transpose").sum().backward()
 
     def test_auto_trains_one_token_channel_and_one_example(self):
-        """Patches overlap and there are few token channels, where "auto" would take the native convolution."""
+        """Patches overlap and there are few token channels, where "auto" would take the native
+        convolution."""
         import torch
 
         x, kernel = torch.ones(1, 3, 1), torch.ones(2, 2, 1, requires_grad=True)
