@@ -9,6 +9,7 @@ the backend sees. Then `python benchmarks/plot.py` draws the picture of all resu
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -23,8 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import machine
 import report
 from keras import ops
-from timing import BACKEND, STEPS, jax_functions, medians, random_input, steps
+from timing import BACKEND, STEPS, jax_functions, medians, quartiles, random_input, steps
 from workloads import WORKLOADS, Workload, contenders, make, make_patchify
+
+from keras_unpatchify import Unpatchify
 
 # Largest difference between contenders, as a fraction of the largest value: rounding in sums of
 # up to 10^6 products,
@@ -63,19 +66,51 @@ def speed(workload, rounds):
     names = [name for name in contenders(workload) if not left_out(workload, name)]
     functions = {name: steps(make(workload, name), x) for name in names}
     check(workload, functions)
-    return {
-        step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS
-    }
+    return measured(functions, rounds)
 
 
 def patchify_speed(workload, rounds):
     """Seconds of the lowerings of Patchify, `{step: {contender: seconds}}`."""
     x = random_input(workload.batch, *workload.size, workload.signal)
-    names = [name for name in ("auto", "conv_transpose", "matmul") if not left_out(workload, name)]
+    names = ("auto", "conv_transpose", "matmul", "keras")
+    names = [name for name in names if not left_out(workload, name)]
     functions = {name: steps(make_patchify(workload, name), x) for name in names}
-    return {
-        step: medians({name: functions[name][step] for name in names}, rounds) for step in STEPS
-    }
+    return measured(functions, rounds)
+
+
+def measured(functions, rounds):
+    """Medians `{step: {contender: seconds}}`, and the quartiles beside them."""
+    found = {}
+    for step in STEPS:
+        times = quartiles({name: functions[name][step] for name in functions}, rounds)
+        found[step] = {name: middle for name, (_, middle, _) in times.items()}
+        found[f"{step} quartiles"] = {name: (low, high) for name, (low, _, high) in times.items()}
+    return found
+
+
+# Eager calls on a tiny input: arguments of both layers.
+TINY = {
+    "tiling": {"kernel": (2, 2)},
+    "overlapping": {"kernel": (4, 2)},
+    "overlapping, same": {"kernel": (4, 2), "padding": "same"},
+}
+
+
+def eager_seconds(rounds):
+    """Seconds of an eager call on 2 x 4 x 4 x 8 numbers, `{kind: {contender: seconds}}`."""
+    import keras
+
+    x = random_input(2, 4, 4, 8)
+    found = {}
+    for kind, options in TINY.items():
+        (patch, stride), padding = options["kernel"], options.get("padding", "valid")
+        layers = {
+            "auto": Unpatchify(8, 3, 2, patch, stride, padding=padding),
+            "keras": keras.layers.Conv2DTranspose(3, patch, stride, padding),
+        }
+        calls = {name: functools.partial(layer, x) for name, layer in layers.items()}
+        found[kind] = medians(calls, 4 * rounds)
+    return found
 
 
 def compile_seconds(workload, rounds):
@@ -98,8 +133,7 @@ def compile_seconds(workload, rounds):
 
 
 def peak_bytes(contender):
-    """Peak memory of a forward pass where patches tile, `{workload: bytes}`, in a process that
-    runs nothing else."""
+    """Peak memory of a forward pass, `{workload: bytes}`, in a process that runs nothing else."""
     environment = {**os.environ, **machine.EVERY_BUFFER_APART}
     command = [sys.executable, __file__, "--peak-memory", contender]
     lines = subprocess.run(
@@ -110,7 +144,9 @@ def peak_bytes(contender):
 
 def print_peak_bytes(contender):
     peaks = {}
-    for workload in TILING:
+    for workload in WORKLOADS:
+        if contender not in contenders(workload) or left_out(workload, contender):
+            continue
         workload = workload._replace(
             batch=8 * workload.batch
         )  # resident memory is not exact to some 100 KiB
@@ -179,6 +215,9 @@ def main():
     for workload in WORKLOADS[::4] if args.quick else WORKLOADS:
         progress(str(workload))
         row = {"name": workload.name, "geometry": str(workload), "tiling": workload.tiling}
+        elements = math.prod((*workload.grid, workload.token))
+        elements += math.prod((*workload.size, workload.signal))
+        row["bytes"] = 4 * 8 * workload.batch * elements  # of tokens and output, where memory is
         patchify = patchify_speed(workload, min(rounds, 7))
         result["workloads"].append({**row, **speed(workload, rounds), "patchify": patchify})
     if BACKEND == "jax":
@@ -191,9 +230,13 @@ def main():
             }
             for step in STEPS
         }
+    if BACKEND != "jax":
+        progress("eager calls")
+        result["eager"] = eager_seconds(rounds)
     progress("peak memory")
     result["memory"] = {
-        name: {} if args.no_memory else peak_bytes(name) for name in ("auto", "hand-written")
+        name: {} if args.no_memory else peak_bytes(name)
+        for name in ("auto", "matmul", "hand-written", "keras")
     }
     progress("growth with the number of tokens")
     tokens = [2**k for k in range(10, 15 if args.quick else 21, 2)]

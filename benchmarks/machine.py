@@ -2,11 +2,14 @@
 
 import importlib.metadata
 import os
+import pathlib
 import platform
+import subprocess
 
 import keras
 
 BACKEND = keras.backend.backend()
+HERE = pathlib.Path(__file__).parent
 
 # The environment in which freed memory leaves the process: glibc maps each buffer of 64 KiB or
 # more for itself, and
@@ -56,6 +59,9 @@ def device_name():
 
 def description():
     """Device, system and versions."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
+    ).stdout.strip()
     versions = {
         name: importlib.metadata.version(name) for name in ("keras-unpatchify", "keras", BACKEND)
     }
@@ -64,6 +70,7 @@ def description():
         "device_name": device_name(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": versions,
+        "commit": commit,
     }
 
 

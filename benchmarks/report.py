@@ -89,6 +89,19 @@ def goals(result):
         1.25, "auto over the better lowering, overlapping, worst", slower_than_best(result, False)
     )
     patchify = of_patchify(result)
+    for step in STEPS:
+        ratios = slower(patchify, step, "keras")
+        at_most(1.1, f"Patchify, {step}: time over Keras Conv, worst", ratios)
+    for kind, times in result.get("eager", {}).items():
+        limit = 1.2 if kind == "tiling" else 1.5
+        ratios = {kind: times["auto"] / times["keras"]}
+        at_most(limit, f"eager call, {kind}: time over Keras Conv*Transpose", ratios)
+    peaks = {
+        row["name"]: result["memory"]["auto"][row["name"]] / row["bytes"]
+        for row in result["workloads"]
+        if row["name"] in result["memory"]["auto"] and not row["tiling"]
+    }
+    at_most(3, "forward: peak memory over tokens and output, overlapping, worst", peaks)
     at_most(
         1.1,
         "Patchify: auto over the better lowering, tiling, worst",
@@ -157,7 +170,7 @@ def markdown(result):
     ]
     parts = [
         f"# {result['backend']}, {result['device_name']}\n\n{versions}; "
-        f"{result['system']}\n\n`{result['command']}`\n",
+        f"{result['system']}; commit {result['commit']}\n\n`{result['command']}`\n",
         "Milliseconds; in parentheses how many times those of `auto`. Medians of contenders "
         "that take turns.\n",
         *(speed_table(result, step) for step in STEPS),
@@ -170,13 +183,28 @@ def markdown(result):
         ),
         "Peak memory of a forward pass of eight times the batch, MiB, output included:\n",
         table(
-            ["workload", *megabytes],
+            ["workload", *megabytes, "tokens and output"],
             [
-                [name, *(peaks.get(name, "") for peaks in megabytes.values())]
-                for name in megabytes["auto"]
+                [
+                    row["name"],
+                    *(peaks.get(row["name"], "") for peaks in megabytes.values()),
+                    f"{row['bytes'] / 2**20:.1f}",
+                ]
+                for row in result["workloads"]
             ],
         ),
     ]
+    if "eager" in result:
+        rows = [
+            [
+                kind,
+                *(f"{1e6 * t:.0f}" for t in times.values()),
+                f"{times['auto'] / times['keras']:.2f}",
+            ]
+            for kind, times in result["eager"].items()
+        ]
+        parts += ["An eager call on a tiny input, microseconds:\n"]
+        parts += [table(["call", "auto", "keras", "auto over keras"], rows)]
     if "compile" in result:
         parts += ["Time to trace, lower and compile, milliseconds:\n"]
         for step, measured in result["compile"].items():

@@ -100,14 +100,17 @@ def _tensorflow_steps(layer, x):
     return {"forward": runner(forward), "training": runner(training)}
 
 
-def medians(functions, rounds, turn=0.005, slow=0.2):
-    """Median seconds of each of the functions.
+def medians(functions, rounds):
+    """Median seconds of each of the functions."""
+    return {name: middle for name, (_, middle, _) in quartiles(functions, rounds).items()}
+
+
+def quartiles(functions, rounds, turn=0.005, slow=0.2):
+    """The quartiles of the seconds of each of the functions.
 
     After two calls to warm up they take turns, in another order each round: what ran before
-    leaves its traces in the
-    caches. A turn repeats the call for about `turn` seconds; a function that needs more than
-    `slow` seconds takes part
-    in three rounds only.
+    leaves its traces in the caches. A turn repeats the call for about `turn` seconds. A function
+    that needs more than `slow` seconds takes part in three rounds only.
     """
     repeats, limits, times = {}, {}, {name: [] for name in functions}
     for name, function in functions.items():
@@ -119,7 +122,12 @@ def medians(functions, rounds, turn=0.005, slow=0.2):
         for name in orders.sample(list(functions), len(functions)):
             if i < limits[name]:
                 times[name].append(_seconds(functions[name], repeats[name]))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {
+        name: statistics.quantiles(values, n=4, method="inclusive")
+        if len(values) > 1
+        else 3 * values
+        for name, values in times.items()
+    }
 
 
 def _seconds(function, repeats):

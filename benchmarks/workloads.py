@@ -52,6 +52,10 @@ WORKLOADS = (
     Workload("GAN, overlapping", 4, (28, 28), 128, 64, (4, 4), (2, 2)),
     Workload("audio, overlapping", 4, (2000,), 512, 1, (16,), (8,)),
     Workload("volume, overlapping", 1, (8, 8, 8), 256, 4, (8, 8, 8), (4, 4, 4)),
+    Workload("series, uneven", 8, (500,), 256, 4, (10,), (4,)),
+    Workload("image, uneven", 4, (20, 20), 384, 3, (12, 12), (5, 5)),
+    Workload("small volume", 1, (16, 16, 16), 96, 2, (4, 4, 4), (2, 2, 2)),
+    Workload("deep overlap", 1, (64, 64), 256, 1, (16, 16), (2, 2)),
 )
 
 
@@ -124,10 +128,13 @@ def make(workload, contender):
     return layer
 
 
-def make_patchify(workload, implementation):
-    """The layer that makes the tokens of a workload from its signal."""
+def make_patchify(workload, contender):
+    """A layer that makes the tokens of a workload from its signal."""
     _, batch, grid, token, signal, patch, stride = workload
-    layer = Patchify(signal, token, len(grid), patch, stride, implementation=implementation)
+    if contender == "keras":
+        layer = getattr(keras.layers, f"Conv{len(grid)}D")(token, patch, stride)
+    else:
+        layer = Patchify(signal, token, len(grid), patch, stride, implementation=contender)
     layer.build((batch, *workload.size, signal))
     return layer
 
