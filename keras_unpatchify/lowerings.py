@@ -95,7 +95,9 @@ def block_signal(x, kernel, bias, axes, size):
     letters = "abc"[: len(axes)]
     total = None
     for group in _groups(kernel, bias, axes):
-        columns = ops.einsum(f"n{letters}t,kt->n{letters}k", x, group.kernel)
+        # Contracted over its first axis: so TensorFlow's gradient of it needs no copies.
+        by_token = ops.transpose(group.kernel)
+        columns = ops.einsum(f"n{letters}t,tk->n{letters}k", x, by_token)
         if bias is not None:
             columns = columns + group.bias
         for start, block in zip(group.starts, _split(columns, len(group.starts), axis=-1)):
