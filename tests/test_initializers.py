@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from backend import run, to_numpy
-from cases import normal
+from cases import normal, over_layers
 from scipy import stats
 
 from keras_unpatchify import Patchify, Unpatchify
@@ -25,7 +25,6 @@ CLASSES = {
     "unit_variance": UnitVarianceUniform,
 }
 GRID, PATCH, IN, OUT = (5, 6), (4, 3), 48, 7
-LAYERS = pytest.mark.parametrize("layer_class", [Unpatchify, Patchify])
 
 
 def weights(layer_class, weight_init, **arguments):
@@ -40,7 +39,7 @@ def assert_uniform(values, bound):
     assert stats.kstest(values.ravel(), "uniform", args=(-bound, 2 * bound)).pvalue > 1e-4
 
 
-@LAYERS
+@over_layers
 def test_default_draws_kernel_and_bias_in_the_range_of_pytorch(layer_class):
     kernel, bias = weights(layer_class, "default")
     bound = 1 / math.sqrt(math.prod(PATCH) * (OUT if layer_class is Unpatchify else IN))
@@ -67,7 +66,7 @@ def test_default_is_the_distribution_of_a_pytorch_layer(layer_class, name):
     assert np.abs(kernel).max() == pytest.approx(np.abs(theirs).max(), rel=0.01)
 
 
-@LAYERS
+@over_layers
 def test_zeros_gives_exactly_zero(layer_class):
     kernel, bias = weights(layer_class, "zeros")
     assert not kernel.any()
@@ -76,7 +75,7 @@ def test_zeros_gives_exactly_zero(layer_class):
     assert not run(layer, normal((2, *GRID, IN), 0)).any()
 
 
-@LAYERS
+@over_layers
 def test_fan_in_counts_the_inputs_of_a_patch(layer_class):
     kernel, bias = weights(layer_class, "fan_in")
     assert_uniform(kernel, math.sqrt(6 / (IN * math.prod(PATCH))))
@@ -92,7 +91,7 @@ def test_fan_in_gives_a_pixel_the_variance_two_over_the_stride(in_features, stri
     assert y.var() == pytest.approx(2 / math.prod(stride), rel=0.1)
 
 
-@LAYERS
+@over_layers
 def test_glorot_is_the_draw_of_the_linear_map(layer_class):
     """Keras's own rule is right for the two axes of a matrix."""
     kernel, bias = weights(layer_class, "glorot", stride=2)
@@ -137,7 +136,7 @@ def test_unit_signals_give_tokens_of_unit_variance(patch, stride):
     assert not to_numpy(layer.bias).any()
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("stride", [None, 2])
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_name_and_its_class_draw_from_one_distribution(name, stride, layer_class):
@@ -150,7 +149,7 @@ def test_a_name_and_its_class_draw_from_one_distribution(name, stride, layer_cla
             assert stats.ks_2samp(one.ravel(), two.ravel()).pvalue > 1e-4
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_given_fan_stays(name, layer_class):
     kernel, _ = weights(layer_class, CLASSES[name](fan=2.5, seed=1), stride=2)
@@ -158,7 +157,7 @@ def test_a_given_fan_stays(name, layer_class):
     assert_uniform(kernel, math.sqrt(gain / 2.5))
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize(
     "weight_init", ["glorot_normal", keras.initializers.RandomNormal(stddev=0.1), "ones"]
 )
@@ -168,7 +167,7 @@ def test_any_keras_initializer_draws_the_kernel_and_the_bias_is_zero(layer_class
     assert not bias.any()
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize(
     "weight_init",
     [*CLASSES, *(draw() for draw in CLASSES.values()), "glorot_uniform"],
@@ -187,7 +186,7 @@ def test_kernel_and_bias_are_drawn_apart():
         assert np.abs(kernel - bias).min() > 0
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("draw", CLASSES.values())
 def test_a_seed_repeats_the_draw(draw, layer_class):
     for one, two in zip(*(weights(layer_class, draw(seed=5)) for _ in range(2))):
@@ -200,7 +199,7 @@ def test_a_seed_repeats_the_draw(draw, layer_class):
     np.testing.assert_array_equal(one[1], two[1])
 
 
-@LAYERS
+@over_layers
 def test_a_seeded_named_draw_is_the_named_draw(layer_class):
     """An instance stands for the name, with the bias that belongs to it."""
     kernel, bias = weights(layer_class, TorchUniform(seed=5))
@@ -221,7 +220,7 @@ def test_initializers_come_back_from_their_config(initializer):
     assert config["registered_name"].startswith("keras_unpatchify>")
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_layer_keeps_an_initializer_without_the_fan_of_its_kernel(name, layer_class):
     """So that a copy with another patch has its own fan."""

@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 import reference
 from backend import run, to_numpy
-from cases import COMPACT, TOLERANCE, normal, over_cases, over_implementations, over_paddings
+from cases import (
+    COMPACT,
+    TOLERANCE,
+    normal,
+    over_cases,
+    over_implementations,
+    over_layers,
+    over_paddings,
+)
 from keras import ops as K
 
 from keras_unpatchify import Patchify, Unpatchify
-
-LAYERS = pytest.mark.parametrize("layer_class", [Unpatchify, Patchify])
 
 
 def pair(case, **options):
@@ -116,7 +122,7 @@ def test_a_layer_for_grids_names_the_argument(call):
         call(Unpatchify(3, 2, 2, 4, sequence=True), (2, 3, 3, 3), output_spatial_shape=(12, 12))
 
 
-@LAYERS
+@over_layers
 @pytest.mark.parametrize("value", [1, 0, None, "yes"])
 def test_the_choices(layer_class, value):
     text = f"`sequence` must be one of True, False. Received: sequence={value!r}"
