@@ -77,7 +77,6 @@ def block_tokens(x, kernel, axes):
         for axis, n, g in zip(axes, size, grid)
     ]
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
-    letters = "abc"[: len(axes)]
     total = None
     for group in _groups(kernel, None, axes):
         columns = []
@@ -85,19 +84,16 @@ def block_tokens(x, kernel, axes):
             edges = _block_edges(geometry.to_patches, axes, size, start, spare)
             columns.append(_space_to_depth(_fit(x, edges, length), axes, grid, spare, group.width))
         columns = columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=-1)
-        product = ops.einsum(f"n{letters}k,kt->n{letters}t", columns, group.kernel)
+        product = _product(columns, group.kernel)
         total = _add(total, product, several=len(group.starts) < _blocks(axes))
     return total
 
 
 def block_signal(x, kernel, bias, axes, size):
     """Sums, over the blocks of a patch, their products, each moved to its place in the signal."""
-    letters = "abc"[: len(axes)]
     total = None
     for group in _groups(kernel, bias, axes):
-        # Contracted over its first axis: so TensorFlow's gradient of it needs no copies.
-        by_token = ops.transpose(group.kernel)
-        columns = ops.einsum(f"n{letters}t,tk->n{letters}k", x, by_token)
+        columns = _product(x, ops.transpose(group.kernel))
         if bias is not None:
             columns = columns + group.bias
         for start, block in zip(group.starts, _split(columns, len(group.starts), axis=-1)):
@@ -112,6 +108,35 @@ LOWERINGS = {
     "conv_transpose": Lowering(native_tokens, native_signal),
     "matmul": Lowering(block_tokens, block_signal),
 }
+
+
+def _product(x, matrix):
+    """(batch, *grid, channels) times (channels, others) -> (batch, *grid, others)."""
+    if _on_tensorflow():
+        # Its gradient of a product with a batch has a matrix for each example and row.
+        y = ops.reshape(x, (-1, x.shape[-1])) @ matrix
+        return ops.reshape(y, (batch_of(x), *sizes_of(x)[1:-1], matrix.shape[-1]))
+    # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
+    return cast(x @ matrix, x.dtype)
+
+
+def _cut(x, edges):
+    """Takes off the cuts of each edge, which are ints."""
+    if not any(any(edge.cuts) for edge in edges):
+        return x
+    cuts = [edge.cuts for edge in edges]
+    if _on_tensorflow():
+        # Its gradient of a plain slice takes as long as the rest of a training step.
+        size = [n - sum(cut) for n, cut in zip(sizes_of(x)[1:-1], cuts)]
+        start = [front for front, _ in cuts]
+        return ops.slice(x, (0, *start, 0), (sizes_of(x)[0], *size, x.shape[-1]))
+    # The gradient of `ops.slice` on jax gathers a divided axis.
+    return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]
+
+
+def _on_tensorflow():
+    """Whether two operations are written otherwise than for all other backends."""
+    return keras.backend.backend() == "tensorflow"
 
 
 def _blocks(axes):
@@ -215,19 +240,6 @@ def _pad(x, edges):
     if not any(any(edge.zeros) for edge in edges):
         return x
     return ops.pad(x, [(0, 0), *(edge.zeros for edge in edges), (0, 0)])
-
-
-def _cut(x, edges):
-    if not any(any(edge.cuts) for edge in edges):
-        return x
-    if keras.backend.backend() == "tensorflow":
-        # Its gradient of a plain slice takes as long as the rest of a training step.
-        front = [edge.cuts[0] for edge in edges]
-        size = [n - sum(edge.cuts) for n, edge in zip(sizes_of(x)[1:-1], edges)]
-        return ops.slice(x, (0, *front, 0), (sizes_of(x)[0], *size, x.shape[-1]))
-    # The gradient of `ops.slice` on jax gathers a divided axis; that of a plain slice does not.
-    cuts = [edge.cuts for edge in edges]
-    return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]
 
 
 def _add(total, y, several):

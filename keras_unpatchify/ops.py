@@ -27,7 +27,10 @@ OVERLAPS = ("sum", "mean")
 # Where patches overlap, "auto" takes the backend's convolution if a token has fewer channels than
 # the first number, or fewer per channel of the signal than the second. A token of one channel is an
 # exception, because PyTorch refuses some of its gradients. Otherwise "auto" takes matrix products.
-NATIVE_BELOW = {"torch": (128, 8), "tensorflow": (0, 8)}
+NATIVE_BELOW = {
+    "patchify": {"torch": (math.inf, 0), "tensorflow": (math.inf, 0)},
+    "unpatchify": {"torch": (128, 8), "tensorflow": (0, 8)},
+}
 
 
 def patchify(
@@ -65,7 +68,7 @@ def patchify(
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), signal)
     geometry.grid_shape(axes, sizes_of(x)[1:-1])
-    y = _lowering(implementation, axes, signal, token).tokens(x, kernel, axes)
+    y = _lowering(implementation, "patchify", axes, signal, token).tokens(x, kernel, axes)
     return cast(y if bias is None else y + cast(bias, y.dtype), x.dtype)
 
 
@@ -111,7 +114,7 @@ def unpatchify(
     grid = sizes_of(x)[1:-1]
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
-    lowering = _lowering(implementation, axes, signal, token)
+    lowering = _lowering(implementation, "unpatchify", axes, signal, token)
     if output_spatial_shape is None:
         asked = (None,) * len(axes)
     else:
@@ -163,11 +166,13 @@ def _check_bias(bias, shapes):
         )
 
 
-def _lowering(implementation: str, axes: Sequence[Axis], signal: int, token: int) -> Lowering:
-    """The lowering with that name; for "auto", the faster one."""
+def _lowering(
+    implementation: str, operation: str, axes: Sequence[Axis], signal: int, token: int
+) -> Lowering:
+    """The lowering with that name; for "auto", the faster one for the operation."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        least, per_signal = NATIVE_BELOW.get(keras.backend.backend(), (0, 0))
+        least, per_signal = NATIVE_BELOW[operation].get(keras.backend.backend(), (0, 0))
         native = _overlapping(axes) and 1 < token < max(least, per_signal * signal)
         implementation = "conv_transpose" if native else "matmul"
     return LOWERINGS[implementation]
