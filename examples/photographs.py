@@ -1,10 +1,13 @@
-"""A small masked autoencoder that fills in hidden patches of photographs, on any trainable Keras backend.
+"""A small masked autoencoder that fills in hidden patches of photographs, on any trainable Keras
+backend.
 
     python examples/photographs.py
     KERAS_BACKEND=torch python examples/photographs.py --out /tmp
 
-It learns from photographs that ship inside scikit-image, halved, and is judged on others, whole and of sizes that are
-no multiple of the patch. A second process, on another backend where one is installed, loads the saved model and
+It learns from photographs that ship inside scikit-image, halved, and is judged on others, whole
+and of sizes that are
+no multiple of the patch. A second process, on another backend where one is installed, loads the
+saved model and
 compares the outputs.
 """
 
@@ -28,22 +31,26 @@ PATCH, CROP, BATCH = 8, 10, 8  # pixels of a patch; patches along a training cro
 HIDDEN = 0.6  # of the patches
 TRAIN = ["astronaut", "camera", "coffee", "coins", "moon", "stereo_motorcycle"]
 HELD_OUT = ["chelsea", "rocket"]
-SIGMA = 4  # pixels, of the blur to compare with: the best of all for the two held-out photographs together
+# pixels, of the blur to compare with: the best of all for the two held-out photographs together
+SIGMA = 4
 TOLERANCE = (
     1e-4  # between backends, in units of a quarter of the grey scale: float32 sums in another order
 )
 
 
 def masked_autoencoder(weight_init, width=128, heads=4):
-    """`(photograph, visible) -> photograph`, for photographs of any size; `visible` is 1 where a patch is shown."""
+    """`(photograph, visible) -> photograph`, for photographs of any size; `visible` is 1 where a
+    patch is shown."""
     image, visible = keras.Input((None, None, 3)), keras.Input((None, None, 1))
     tokens = Patchify(3, width, data_dim=2, patch_size=PATCH, padding="same")(
         image
     )  # (batch, *grid, width)
-    # A hidden token is replaced whole, and patches do not overlap: nothing of a hidden patch goes further than here.
+    # A hidden token is replaced whole, and patches do not overlap: nothing of a hidden patch goes
+    # further than here.
     x = tokens * visible + layers.Dense(width, use_bias=False, name="mask_token")(1 - visible)
 
-    # Positions are waves that repeat, and a token attends to those near it: a larger grid is only more of the same.
+    # Positions are waves that repeat, and a token attends to those near it: a larger grid is only
+    # more of the same.
     row, column = (ops.cumsum(ops.ones_like(visible), axis) for axis in (1, 2))  # (batch, *grid, 1)
     waves = [
         wave(2 * np.pi / period * n)
@@ -81,7 +88,8 @@ def masked_autoencoder(weight_init, width=128, heads=4):
 
 
 def photograph(name):
-    """A photograph at half its size, float32 `(height, width, 3)`, in units of a quarter of the grey scale."""
+    """A photograph at half its size, float32 `(height, width, 3)`, in units of a quarter of the
+    grey scale."""
     from skimage import color, data
 
     x = getattr(data, name)()
@@ -91,7 +99,8 @@ def photograph(name):
 
 
 def hidden_pixels(visible, image):
-    """`(batch, height, width)`, 1 at hidden pixels and 0 elsewhere: hidden patches spread out by a kernel of ones."""
+    """`(batch, height, width)`, 1 at hidden pixels and 0 elsewhere: hidden patches spread out by
+    a kernel of ones."""
     spread = Unpatchify(
         1, 1, data_dim=2, patch_size=PATCH, padding="same", bias=False, weight_init="ones"
     )
@@ -99,7 +108,8 @@ def hidden_pixels(visible, image):
 
 
 def random_crops(photographs, rng):
-    """Endless batches of crops, turned and tinted: `(crop, visible), crop, weight of each pixel in the loss`."""
+    """Endless batches of crops, turned and tinted: `(crop, visible), crop, weight of each pixel
+    in the loss`."""
     views = [
         np.lib.stride_tricks.sliding_window_view(x, (CROP * PATCH, CROP * PATCH), (0, 1))
         for x in photographs
@@ -137,14 +147,16 @@ def train(weight_init, photographs, steps, last_step, every=10):
         ]
         if step % 50 == 0 or step == steps:
             print(
-                f"{weight_init:>8}  step {step:4}  loss {losses[-1]:.3f}  {time.time() - start:4.0f} s",
+                f"{weight_init:>8}  step {step:4}  loss {losses[-1]:.3f}  "
+                f"{time.time() - start:4.0f} s",
                 flush=True,
             )
     return model, losses, variance
 
 
 def fill_in(model, image, rng):
-    """The inputs and output of the model for one photograph, its hidden pixels, and figures in decibels for them."""
+    """The inputs and output of the model for one photograph, its hidden pixels, and figures in
+    decibels for them."""
     from scipy.ndimage import gaussian_filter
 
     grid = [-(-n // PATCH) for n in image.shape[:2]]
@@ -223,7 +235,8 @@ def check(folder):
         np.abs(ops.convert_to_numpy(output) - expected).max() for output, expected in pairs
     )
     print(
-        f"loaded on {keras.backend.backend()}: largest difference {difference:.1e}, allowed {TOLERANCE:.0e}"
+        f"loaded on {keras.backend.backend()}: largest difference {difference:.1e}, allowed "
+        f"{TOLERANCE:.0e}"
     )
     sys.exit(not difference <= TOLERANCE)
 
