@@ -128,7 +128,7 @@ def random_crops(photographs, rng):
 
 
 def train(weight_init, photographs, steps, last_step, every=10):
-    """A trained model, its loss every few steps, and the variance of its output before the first."""
+    """A trained model, its loss every few steps, and the variance of its first output."""
     keras.utils.set_random_seed(0)
     model = masked_autoencoder(weight_init)
     batches = random_crops(photographs, np.random.default_rng(0))
