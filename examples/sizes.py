@@ -72,7 +72,7 @@ def main():
         axis.axis("off")
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "sizes.png", dpi=80)
-    print(f"drawn: {args.out / 'sizes.png'}; equal to 1e-5 where it says so")
+    print(f"drawn: {args.out / 'sizes.png'}; below 0.00001 it says equal", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
     assert lowerings.batch_of(keras.KerasTensor(shape), *more) == batch
 
 
-def chosen(monkeypatch, backend, stride, token, signal, name="auto"):
+def chosen(monkeypatch, backend, stride, token, signal, name="auto", operation="unpatchify"):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     axes = geometry.make_axes((4, 4), stride, "valid", 2)
-    lowering = ops._lowering(name, axes, signal, token)
+    lowering = ops._lowering(name, operation, axes, signal, token)
     return next(name for name, known in lowerings.LOWERINGS.items() if known is lowering)
 
 
@@ -77,6 +77,21 @@ def chosen(monkeypatch, backend, stride, token, signal, name="auto"):
 )
 def test_the_rule_of_auto(monkeypatch, backend, stride, token, signal, name):
     assert chosen(monkeypatch, backend, stride, token, signal) == name
+
+
+@pytest.mark.parametrize(
+    ("backend", "stride", "token", "name"),
+    [
+        ("torch", 2, 2000, "conv_transpose"),
+        ("torch", 4, 2000, "matmul"),
+        ("torch", 2, 1, "matmul"),
+        ("tensorflow", 2, 2000, "conv_transpose"),
+        ("tensorflow", 4, 2000, "matmul"),
+        ("jax", 2, 2, "matmul"),
+    ],
+)
+def test_the_rule_of_auto_for_patchify(monkeypatch, backend, stride, token, name):
+    assert chosen(monkeypatch, backend, stride, token, 1, operation="patchify") == name
 
 
 @pytest.mark.parametrize("name", lowerings.LOWERINGS)
