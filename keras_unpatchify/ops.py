@@ -27,7 +27,7 @@ OVERLAPS = ("sum", "mean")
 # Where patches overlap, "auto" takes the backend's convolution if a token has fewer channels than
 # the first number, or fewer per channel of the signal than the second. A token of one channel is an
 # exception, because PyTorch refuses some of its gradients. Otherwise "auto" takes matrix products.
-NATIVE_BELOW = {
+NATIVE_BELOW: dict[str, dict[str, tuple[float, float]]] = {
     "patchify": {"torch": (math.inf, 0), "tensorflow": (math.inf, 0)},
     "unpatchify": {"torch": (128, 8), "tensorflow": (0, 8)},
 }
