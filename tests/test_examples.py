@@ -52,7 +52,7 @@ def test_a_layout_map_over_eight_devices(tmp_path):
     script = ROOT / "examples" / "distributed.py"
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "on 8 devices" in done.stdout.splitlines()[-1]
+    assert "over 8 devices" in done.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
