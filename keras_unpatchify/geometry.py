@@ -51,11 +51,6 @@ class Axis(NamedTuple):
         return -(-self.patch // self.stride)
 
     @property
-    def width(self) -> int:
-        """The positions of a block; all blocks together are at least as long as the patch."""
-        return -(-self.patch // self.blocks)
-
-    @property
     def tiles(self) -> bool:
         """Whether patches lie edge to edge."""
         return self.patch == self.stride

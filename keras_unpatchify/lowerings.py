@@ -5,10 +5,19 @@ A lowering is two functions, which are adjoint to each other without a bias:
     tokens(x, kernel, axes)              (batch, *size, signal) -> (batch, *grid, token)
     signal(x, kernel, bias, axes, size)  (batch, *grid, token) -> (batch, *size, signal)
 
-The kernel is `(*patch, signal, token)`; the bias is `None`, or what each patch adds,
+The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch adds,
 `(*patch, signal)`. A size of `None` is the default size along its axis.
 
-No lowering merges an axis of the grid or of the signal with another axis or with the batch. A
+`native` is the backend's convolution with the whole patch. The others see the signal as cells, one
+stride long. The part of a patch that lies in one cell is a block.
+
+- `product` multiplies by all blocks at once. For a signal, it moves each block to its cells and
+  adds them up.
+- `subpixel` is a convolution over cells, of stride 1, with one tap for each block. A signal is then
+  the channels of the cells (Shi et al., "Is the deconvolution layer the same as a convolutional
+  layer?", 2016).
+
+None of them merges an axis of the grid or of the signal with another axis or with the batch. A
 signal that is divided over devices along one of its axes therefore stays divided.
 """
 
@@ -33,42 +42,31 @@ class Lowering(NamedTuple):
     signal: Callable
 
 
-class Group(NamedTuple):
-    """Blocks of a patch: of one width, next to one another in a matrix."""
+class Block(NamedTuple):
+    """The part of a patch that lies in one cell; one number per axis, in positions."""
 
-    starts: list[tuple[int, ...]]  # in a patch, one number per axis for each block
-    width: list[int]  # per axis
-    kernel: Any  # (blocks * prod(width) * signal, token)
-    bias: Any  # (blocks * prod(width) * signal,), or None
+    start: tuple[int, ...]
+    width: tuple[int, ...]
 
 
 def native_tokens(x, kernel, axes):
-    """The backend's strided convolution, of whole patches."""
+    """The backend's strided convolution."""
     size = sizes_of(x)[1:-1]
     grid = [axis.grid(n) for axis, n in zip(axes, size)]
     edges = [geometry.to_patches(axis, n) for axis, n in zip(axes, size)]
     x = _fit(x, edges, [axis.natural(n) for axis, n in zip(axes, grid)])
-    strides = [axis.stride for axis in axes]
-    y = ops.conv(x, kernel, strides, padding="valid", data_format="channels_last")
-    # TensorFlow returns an empty batch unchanged.
-    return ops.reshape(y, (batch_of(y, *grid), *grid, kernel.shape[-1]))
+    return _convolution(x, kernel, [axis.stride for axis in axes], grid)
 
 
 def native_signal(x, kernel, bias, axes, size):
     """The backend's transposed convolution, of the natural size, which is then made to fit."""
-    strides = [axis.stride for axis in axes]
-    y = ops.conv_transpose(
-        x, kernel, strides, padding="valid", output_padding=0, data_format="channels_last"
-    )
+    y = _transposed_convolution(x, kernel, [axis.stride for axis in axes])
     y = _fit(y, [geometry.to_signal(axis, n) for axis, n in zip(axes, size)], size)
-    if bias is None:
-        return y
-    ones = ops.ones((1, *sizes_of(x)[1:-1], 1), x.dtype)
-    return y + cast(block_signal(ones, ops.expand_dims(bias, -1), None, axes, size), y.dtype)
+    return _add_patch_bias(y, x, bias, axes, size)
 
 
-def block_tokens(x, kernel, axes):
-    """Sums, over the blocks of a patch, the product with the cells that lie under them."""
+def product_tokens(x, kernel, axes):
+    """The product with all blocks of a patch, side by side."""
     size = sizes_of(x)[1:-1]
     grid = [axis.grid(n) for axis, n in zip(axes, size)]
     # All whole cells of the signal, for these divide over devices as it does.
@@ -77,45 +75,97 @@ def block_tokens(x, kernel, axes):
         for axis, n, g in zip(axes, size, grid)
     ]
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
+    columns = []
+    for block in _blocks(axes):
+        edges = _block_edges(geometry.to_patches, axes, size, block.start, spare)
+        cells = _space_to_depth(_fit(x, edges, length), axes, grid, spare, block.width)
+        columns.append(cells)
+    columns = columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=-1)
+    matrix = _matrix(kernel, axes)
+    return _product(columns, matrix, widens=4 * matrix.shape[0] <= matrix.shape[1])
+
+
+def product_signal(x, kernel, bias, axes, size):
+    """The sum of all blocks of all patches, each moved to its cell."""
+    columns = _product(x, ops.transpose(_matrix(kernel, axes)))
+    if bias is not None:
+        # (*patch, signal, 1) -> (prod(patch) * signal,)
+        columns = columns + ops.reshape(_matrix(ops.expand_dims(bias, -1), axes), (-1,))
+    blocks = _blocks(axes)
     total = None
-    for group in _groups(kernel, None, axes):
-        columns = []
-        for start in group.starts:
-            edges = _block_edges(geometry.to_patches, axes, size, start, spare)
-            columns.append(_space_to_depth(_fit(x, edges, length), axes, grid, spare, group.width))
-        columns = columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=-1)
-        product = _product(columns, group.kernel)
-        total = _add(total, product, several=len(group.starts) < _blocks(axes))
+    for block, cells in zip(blocks, _split(columns, blocks)):
+        edges = _block_edges(geometry.to_signal, axes, size, block.start, [0] * len(axes))
+        piece = _fit(_depth_to_space(cells, axes, block.width), edges, size)
+        total = _add(total, piece, several=len(blocks) > 1)
     return total
 
 
-def block_signal(x, kernel, bias, axes, size):
-    """Sums, over the blocks of a patch, their products, each moved to its place in the signal."""
-    total = None
-    for group in _groups(kernel, bias, axes):
-        columns = _product(x, ops.transpose(group.kernel))
-        if bias is not None:
-            columns = columns + group.bias
-        for start, block in zip(group.starts, _split(columns, len(group.starts), axis=-1)):
-            edges = _block_edges(geometry.to_signal, axes, size, start, [0] * len(axes))
-            piece = _fit(_depth_to_space(block, axes, group.width), edges, size)
-            total = _add(total, piece, several=_blocks(axes) > 1)
-    return total
+def subpixel_tokens(x, kernel, axes):
+    """The convolution over the cells of the signal."""
+    size = sizes_of(x)[1:-1]
+    grid = [axis.grid(n) for axis, n in zip(axes, size)]
+    length = [g + axis.blocks - 1 for axis, g in zip(axes, grid)]
+    edges = [
+        geometry.to_patches(axis, n, 0, axis.patch - axis.blocks * axis.stride)
+        for axis, n in zip(axes, size)
+    ]
+    x = _fit(x, edges, [n * axis.stride for axis, n in zip(axes, length)])
+    taps = _taps(kernel, axes)
+    cells = _space_to_depth(x, axes, length, [0] * len(axes), _width(axes))
+    return _convolution(cells, taps, 1, grid)
+
+
+def subpixel_signal(x, kernel, bias, axes, size):
+    """The transposed convolution to cells, whose channels are the signal."""
+    cells = _transposed_convolution(x, _taps(kernel, axes), 1)
+    edges = [
+        geometry.to_signal(axis, n, 0, axis.patch - axis.blocks * axis.stride)
+        for axis, n in zip(axes, size)
+    ]
+    y = _fit(_depth_to_space(cells, axes, _width(axes)), edges, size)
+    return _add_patch_bias(y, x, bias, axes, size)
 
 
 # By the names of the argument `implementation`.
 LOWERINGS = {
     "conv_transpose": Lowering(native_tokens, native_signal),
-    "matmul": Lowering(block_tokens, block_signal),
+    "matmul": Lowering(product_tokens, product_signal),
+    "subpixel": Lowering(subpixel_tokens, subpixel_signal),
 }
 
 
-def _product(x, matrix):
+def _convolution(x, kernel, strides, grid):
+    """(batch, *size, signal) -> (batch, *grid, token)."""
+    y = ops.conv(x, kernel, strides, padding="valid", data_format="channels_last")
+    # TensorFlow returns an empty batch unchanged.
+    return ops.reshape(y, (batch_of(y, *grid), *grid, kernel.shape[-1]))
+
+
+def _transposed_convolution(x, kernel, strides):
+    """(batch, *grid, token) -> (batch, *natural size, signal)."""
+    return ops.conv_transpose(
+        x, kernel, strides, padding="valid", output_padding=0, data_format="channels_last"
+    )
+
+
+def _add_patch_bias(y, x, bias, axes, size):
+    """Adds to the signal `y` of the tokens `x` what each patch adds."""
+    if bias is None:
+        return y
+    ones = ops.ones((1, *sizes_of(x)[1:-1], 1), x.dtype)
+    return y + cast(product_signal(ones, ops.expand_dims(bias, -1), None, axes, size), y.dtype)
+
+
+def _product(x, matrix, widens=False):
     """(batch, *grid, channels) times (channels, others) -> (batch, *grid, others)."""
-    if _on_tensorflow():
+    if keras.backend.backend() == "tensorflow":
         # Its gradient of a product with a batch has a matrix for each example and row.
         y = ops.reshape(x, (-1, x.shape[-1])) @ matrix
         return ops.reshape(y, (batch_of(x), *sizes_of(x)[1:-1], matrix.shape[-1]))
+    if keras.backend.backend() == "jax" and widens:
+        # The same, but XLA transposes `x` for the gradient of the matrix, not the wider product.
+        tap = ops.reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
+        return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
     # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
     return cast(x @ matrix, x.dtype)
 
@@ -125,7 +175,7 @@ def _cut(x, edges):
     if not any(any(edge.cuts) for edge in edges):
         return x
     cuts = [edge.cuts for edge in edges]
-    if _on_tensorflow():
+    if keras.backend.backend() == "tensorflow":
         # Its gradient of a plain slice takes as long as the rest of a training step.
         size = [n - sum(cut) for n, cut in zip(sizes_of(x)[1:-1], cuts)]
         start = [front for front, _ in cuts]
@@ -134,56 +184,56 @@ def _cut(x, edges):
     return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]
 
 
-def _on_tensorflow():
-    """Whether two operations are written otherwise than for all other backends."""
-    return keras.backend.backend() == "tensorflow"
-
-
 def _blocks(axes):
-    """The number of blocks of a patch."""
-    return math.prod([axis.blocks for axis in axes])
-
-
-def _groups(kernel, bias, axes):
-    """The blocks of a patch, in groups; a group is computed at once."""
-    axes_starts = [range(0, axis.patch, axis.width) for axis in axes]
-    starts = list(itertools.product(*axes_starts))
-    if any(axis.patch % axis.width for axis in axes):
-        return [_block(kernel, bias, axes, start) for start in starts]
-    signal, token = kernel.shape[-2:]
-    width = [axis.width for axis in axes]
-    # columns that exist at once have about as many channels as a token and one block
-    at_once = 1 + token // (math.prod(width) * signal)
-    number = -(-len(starts) // at_once)
-    while len(starts) % number:
-        number += 1
-    each = len(starts) // number
-    kernels = _split(ops.reshape(_by_blocks(kernel, axes), (-1, token)), number, axis=0)
-    biases = [None] * number
-    if bias is not None:
-        biases = _split(_flat(_by_blocks(bias, axes)), number, axis=0)
+    """The blocks of a patch, row by row."""
+    starts = itertools.product(*(range(0, axis.patch, axis.stride) for axis in axes))
     return [
-        Group(starts[i * each : (i + 1) * each], width, kernels[i], biases[i])
-        for i in range(number)
+        Block(start, tuple(min(axis.stride, axis.patch - n) for axis, n in zip(axes, start)))
+        for start in starts
     ]
 
 
-def _block(kernel, bias, axes, start):
-    """The block that starts there, which may be shorter than the others, as a group."""
-    width = [min(axis.width, axis.patch - n) for axis, n in zip(axes, start)]
-    place = tuple(slice(n, n + m) for n, m in zip(start, width))
-    kernel = ops.reshape(kernel[place], (-1, kernel.shape[-1]))
-    return Group([start], width, kernel, None if bias is None else ops.reshape(bias[place], (-1,)))
+def _width(axes):
+    """The width of the first block, which is the largest."""
+    return [min(axis.stride, axis.patch) for axis in axes]
 
 
-def _by_blocks(array, axes):
-    """(*patch, ...) -> (*blocks, *width, ...)."""
-    if _blocks(axes) == 1:
-        return array
-    d, channels = len(axes), array.shape[len(axes) :]
-    split = [n for axis in axes for n in (axis.blocks, axis.width)]
-    order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2), *range(2 * d, 2 * d + len(channels)))
-    return ops.transpose(ops.reshape(array, (*split, *channels)), order)
+def _taps(kernel, axes):
+    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks."""
+    d, (signal, token) = len(axes), kernel.shape[-2:]
+    number, width = [axis.blocks for axis in axes], _width(axes)
+    missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
+    if any(missing):
+        kernel = ops.pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
+    if math.prod(number) > 1:
+        split = [n for pair in zip(number, width) for n in pair]
+        order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2), 2 * d, 2 * d + 1)
+        kernel = ops.transpose(ops.reshape(kernel, (*split, signal, token)), order)
+    return ops.reshape(kernel, (*number, math.prod(width) * signal, token))
+
+
+def _matrix(kernel, axes):
+    """(*patch, signal, token) -> (prod(patch) * signal, token), block after block."""
+    token = kernel.shape[-1]
+    if all(axis.patch % axis.stride == 0 or axis.blocks == 1 for axis in axes):
+        return ops.reshape(_taps(kernel, axes), (-1, token))
+    rows = []
+    for start, width in _blocks(axes):
+        place = tuple(slice(n, n + m) for n, m in zip(start, width))
+        rows.append(ops.reshape(kernel[place], (-1, token)))
+    return ops.concatenate(rows)
+
+
+def _split(columns, blocks):
+    """(..., prod(patch) * signal) -> one tensor for each block."""
+    if len(blocks) == 1:
+        return [columns]
+    positions = [math.prod(block.width) for block in blocks]
+    if len(set(positions)) == 1:
+        return ops.split(columns, len(blocks), axis=-1)
+    signal = columns.shape[-1] // sum(positions)
+    ends = [signal * n for n in itertools.accumulate(positions)]
+    return [columns[..., start:end] for start, end in itertools.pairwise([0, *ends])]
 
 
 def _depth_to_space(cells, axes, width):
@@ -246,14 +296,6 @@ def _add(total, y, several):
     """The sum so far and one of several terms, in float32 if they are in half precision."""
     y = cast(y, "float32") if several and is_half(y.dtype) else y
     return y if total is None else total + y
-
-
-def _flat(x):
-    return x if len(x.shape) == 1 else ops.reshape(x, (-1,))
-
-
-def _split(x, parts, axis):
-    return [x] if parts == 1 else ops.split(x, parts, axis=axis)
 
 
 def sizes_of(x):

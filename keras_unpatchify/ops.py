@@ -6,31 +6,54 @@ with it; which one is taken changes the speed, and values by rounding only.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import keras
 from keras import ops
 
 from keras_unpatchify import geometry
 from keras_unpatchify.geometry import Axis, Padding, PerAxis, Shape, Size
-from keras_unpatchify.lowerings import LOWERINGS, Lowering, batch_of, block_signal, cast, sizes_of
+from keras_unpatchify.lowerings import LOWERINGS, Lowering, batch_of, cast, product_signal, sizes_of
 
 # A tensor of the backend, or what Keras converts to one.
 Tensor = Any
-Implementation = Literal["auto", "conv_transpose", "matmul"]
+Implementation = Literal["auto", "conv_transpose", "matmul", "subpixel"]
 Overlap = Literal["sum", "mean"]
 
 IMPLEMENTATIONS = ("auto", *LOWERINGS)
 OVERLAPS = ("sum", "mean")
 
-# Where patches overlap, "auto" takes the backend's convolution if a token has fewer channels than
-# the first number, or fewer per channel of the signal than the second. A token of one channel is an
-# exception, because PyTorch refuses some of its gradients. Otherwise "auto" takes matrix products.
-NATIVE_BELOW: dict[str, dict[str, tuple[float, float]]] = {
-    "patchify": {"torch": (math.inf, 0), "tensorflow": (math.inf, 0)},
-    "unpatchify": {"torch": (128, 8), "tensorflow": (0, 8)},
-}
+
+class Problem(NamedTuple):
+    """What "auto" looks at."""
+
+    operation: str  # "patchify" or "unpatchify"
+    overlapping: bool
+    divides: bool  # whether the stride divides each patch that overlaps
+    signal: int  # channels
+    token: int  # channels
+    columns: int  # numbers of a patch
+    work: int | None  # multiplications; `None` where a size is not known
+
+    @property
+    def small(self) -> bool:
+        """Whether a call takes longer to begin than to compute."""
+        return self.work is not None and 0 < self.work < 2**18
+
+
+# What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
+# benchmarks/README.md says what was measured.
+BOTH = ("torch", "tensorflow")
+AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
+    # PyTorch refuses some gradients of convolutions of one token channel.
+    ("matmul", BOTH, lambda p: p.token == 1),
+    ("conv_transpose", BOTH, lambda p: p.small),
+    ("conv_transpose", BOTH, lambda p: p.overlapping and p.operation == "patchify"),
+    ("conv_transpose", BOTH, lambda p: p.overlapping and p.token < 8 * p.signal),
+    ("subpixel", ("torch",), lambda p: p.overlapping and p.divides and p.token < 8 * p.columns),
+    ("subpixel", ("tensorflow",), lambda p: p.overlapping and p.divides and p.token < p.columns),
+)
 
 
 def patchify(
@@ -67,8 +90,10 @@ def patchify(
     _check_bias(bias, [(token,)])
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), signal)
-    geometry.grid_shape(axes, sizes_of(x)[1:-1])
-    y = _lowering(implementation, "patchify", axes, signal, token).tokens(x, kernel, axes)
+    batch, *size, _ = sizes_of(x)
+    grid = geometry.grid_shape(axes, size)
+    lowering = _lowering(implementation, "patchify", axes, kernel, (batch, *grid))
+    y = lowering.tokens(x, kernel, axes)
     return cast(y if bias is None else y + cast(bias, y.dtype), x.dtype)
 
 
@@ -111,10 +136,10 @@ def unpatchify(
     geometry.one_of("overlap", overlap, OVERLAPS)
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), token)
-    grid = sizes_of(x)[1:-1]
+    batch, *grid, _ = sizes_of(x)
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
-    lowering = _lowering(implementation, "unpatchify", axes, signal, token)
+    lowering = _lowering(implementation, "unpatchify", axes, kernel, (batch, *grid))
     if output_spatial_shape is None:
         asked = (None,) * len(axes)
     else:
@@ -167,15 +192,34 @@ def _check_bias(bias, shapes):
 
 
 def _lowering(
-    implementation: str, operation: str, axes: Sequence[Axis], signal: int, token: int
+    implementation: str, operation: str, axes: Sequence[Axis], kernel: Tensor, tokens: Shape
 ) -> Lowering:
-    """The lowering with that name; for "auto", the faster one for the operation."""
+    """The lowering with that name; `tokens` is `(batch, *grid)`."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        least, per_signal = NATIVE_BELOW[operation].get(keras.backend.backend(), (0, 0))
-        native = _overlapping(axes) and 1 < token < max(least, per_signal * signal)
-        implementation = "conv_transpose" if native else "matmul"
+        *_, signal, token = kernel.shape
+        columns = math.prod(kernel.shape[:-1])
+        known = all(map(geometry.is_static, tokens))
+        problem = Problem(
+            operation=operation,
+            overlapping=_overlapping(axes),
+            divides=all(axis.blocks == 1 or axis.patch % axis.stride == 0 for axis in axes),
+            signal=signal,
+            token=token,
+            columns=columns,
+            work=math.prod((*tokens, columns, token)) if known else None,
+        )
+        implementation = choose(problem)
     return LOWERINGS[implementation]
+
+
+def choose(problem: Problem) -> str:
+    """The lowering that "auto" takes."""
+    backend = keras.backend.backend()
+    for name, backends, fits in AUTO:
+        if backend in backends and fits(problem):
+            return name
+    return "matmul"
 
 
 def _overlapping(axes):
@@ -193,13 +237,13 @@ def _compare_grid(x, axes, grid, size):
 
 
 def _patch_bias(bias, axes, size, shape):
-    """What each patch adds, `(*patch, signal)` or that flat; `None` if it is added at the end."""
+    """What each patch adds, `(*patch, signal)`; `None` if the bias is added at the end."""
     if bias is None or len(bias.shape) > 1:
         return bias
     edges = [geometry.to_signal(axis, n) for axis, n in zip(axes, size)]
     if all(axis.tiles and edge.zeros == (0, 0) for axis, edge in zip(axes, edges)):
         # each position lies in one patch, and adding to wider rows is faster
-        return ops.tile(bias, math.prod(shape[:-1]))
+        return ops.broadcast_to(bias, shape)
     return None
 
 
@@ -208,6 +252,6 @@ def _coverage(axes, grid, size, dtype):
     coverage = ops.ones((), dtype)
     for axis, n, positions in zip(axes, grid, size):
         ones = ops.ones((1, n, 1), dtype), ops.ones((axis.patch, 1, 1), dtype)
-        count = block_signal(*ones, None, [axis], [positions])[0, :, 0]
+        count = product_signal(*ones, None, [axis], [positions])[0, :, 0]
         coverage = ops.expand_dims(coverage, -1) * ops.maximum(count, 1)
     return ops.expand_dims(coverage, -1)

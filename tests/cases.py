@@ -9,7 +9,7 @@ import reference
 
 from keras_unpatchify import Patchify, Unpatchify
 
-IMPLEMENTATIONS = ("conv_transpose", "matmul")
+IMPLEMENTATIONS = ("conv_transpose", "matmul", "subpixel")
 PADDINGS = ("valid", "same", "pairs")
 
 # The sums behind a value are at most a few hundred products of standard normal numbers, in float32.
@@ -62,6 +62,12 @@ class Case(NamedTuple):
         options = {"weight_init": Drawn(), **self.arguments, **options}
         return layer_class(in_features, out_features, **options)
 
+    def reach(self, implementation):
+        """Where a number that is not one may spread: `"subpixel"` fills up cells with zeros."""
+        if implementation != "subpixel":
+            return self.patch
+        return tuple(k + (-k % s if k > s else 0) for k, s in zip(self.patch, self.stride))
+
     def padding(self, kind):
         """The argument: a word, or uneven pairs that leave something of every patch."""
         return tuple((k // 2, (k - 1) // 3) for k in self.patch) if kind == "pairs" else kind
@@ -103,6 +109,7 @@ CASES = {
     "2d-batch-one": Case((4, 3), (3, 2), (2, 3), batch=1),
     "2d-batch-zero": Case((2, 3), (2, 2), (3, 2), batch=0),
     "2d-many-channels": Case((2, 2), (2, 2), (3, 3), token=40, signal=16),
+    "2d-wide-token": Case((2, 2), (1, 2), (3, 2), token=32, signal=1),
     "3d-tiling": Case((2, 3, 2), (2, 3, 2), (2, 2, 3)),
     "3d-overlap": Case((3, 2, 4), (2, 1, 2), (2, 3, 2)),
     "3d-mixed": Case((2, 3, 1), (3, 2, 1), (2, 2, 3)),

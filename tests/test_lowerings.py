@@ -50,50 +50,86 @@ def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
     assert lowerings.batch_of(keras.KerasTensor(shape), *more) == batch
 
 
-def chosen(monkeypatch, backend, stride, token, signal, name="auto", operation="unpatchify"):
-    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    axes = geometry.make_axes((4, 4), stride, "valid", 2)
-    lowering = ops._lowering(name, operation, axes, signal, token)
-    return next(name for name, known in lowerings.LOWERINGS.items() if known is lowering)
+def problem(operation, overlapping, divides, token, signal, columns, work=2**30):
+    return ops.Problem(operation, overlapping, divides, signal, token, columns, work)
 
 
 @pytest.mark.parametrize(
-    ("backend", "stride", "token", "signal", "name"),
+    ("backends", "problem", "name"),
     [
-        ("torch", 2, 127, 1, "conv_transpose"),
-        ("torch", 2, 128, 1, "matmul"),
-        ("torch", 2, 255, 32, "conv_transpose"),
-        ("torch", 2, 256, 32, "matmul"),
-        ("torch", 2, 2, 1, "conv_transpose"),
-        ("torch", 2, 1, 1, "matmul"),
-        ("torch", (4, 2), 8, 1, "conv_transpose"),
-        ("torch", 4, 8, 1, "matmul"),
-        ("torch", 5, 8, 1, "matmul"),
-        ("tensorflow", 2, 23, 3, "conv_transpose"),
-        ("tensorflow", 2, 24, 3, "matmul"),
-        ("jax", 2, 2, 8, "matmul"),
-        ("numpy", 2, 2, 8, "matmul"),
+        # one token channel
+        ("torch tensorflow jax", problem("unpatchify", True, True, 1, 1, 16, 2**10), "matmul"),
+        ("torch tensorflow", problem("unpatchify", True, True, 2, 1, 16), "conv_transpose"),
+        # small
+        (
+            "torch tensorflow",
+            problem("unpatchify", False, True, 9, 1, 4, 2**18 - 1),
+            "conv_transpose",
+        ),
+        ("torch tensorflow", problem("patchify", False, True, 9, 1, 4, 1), "conv_transpose"),
+        ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 2**18), "matmul"),
+        ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 0), "matmul"),
+        ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, None), "matmul"),
+        ("jax numpy openvino", problem("unpatchify", False, True, 9, 1, 4, 1), "matmul"),
+        # overlapping
+        ("torch tensorflow", problem("patchify", True, False, 512, 1, 16), "conv_transpose"),
+        ("torch tensorflow", problem("unpatchify", True, True, 255, 32, 512), "conv_transpose"),
+        ("torch tensorflow", problem("unpatchify", True, True, 256, 32, 512), "subpixel"),
+        ("torch tensorflow", problem("unpatchify", True, False, 256, 32, 512), "matmul"),
+        ("torch", problem("unpatchify", True, True, 511, 4, 64), "subpixel"),
+        ("torch", problem("unpatchify", True, True, 512, 4, 64), "matmul"),
+        ("tensorflow", problem("unpatchify", True, True, 63, 4, 64), "subpixel"),
+        ("tensorflow", problem("unpatchify", True, True, 64, 4, 64), "matmul"),
+        ("jax numpy openvino", problem("unpatchify", True, True, 2, 64, 512), "matmul"),
+        ("jax numpy openvino", problem("patchify", True, True, 512, 1, 16), "matmul"),
+        # tiling
+        ("torch tensorflow jax", problem("unpatchify", False, True, 8, 64, 256), "matmul"),
+        ("torch tensorflow jax", problem("patchify", False, True, 512, 3, 768), "matmul"),
     ],
 )
-def test_the_rule_of_auto(monkeypatch, backend, stride, token, signal, name):
-    assert chosen(monkeypatch, backend, stride, token, signal) == name
+def test_the_rule_of_auto(monkeypatch, backends, problem, name):
+    for backend in backends.split():
+        monkeypatch.setattr(keras.backend, "backend", lambda backend=backend: backend)
+        assert ops.choose(problem) == name
 
 
-@pytest.mark.parametrize(
-    ("backend", "stride", "token", "name"),
-    [
-        ("torch", 2, 2000, "conv_transpose"),
-        ("torch", 4, 2000, "matmul"),
-        ("torch", 2, 1, "matmul"),
-        ("tensorflow", 2, 2000, "conv_transpose"),
-        ("tensorflow", 4, 2000, "matmul"),
-        ("jax", 2, 2, "matmul"),
-    ],
-)
-def test_the_rule_of_auto_for_patchify(monkeypatch, backend, stride, token, name):
-    assert chosen(monkeypatch, backend, stride, token, 1, operation="patchify") == name
+@pytest.fixture
+def posed(monkeypatch):
+    """The problems that calls pose to the rule."""
+    found = []
+    monkeypatch.setattr(ops, "choose", lambda problem: found.append(problem) or "matmul")
+    return found
+
+
+def test_a_call_poses_its_problem(posed):
+    x = np.ones((3, 5, 6, 7), "float32")
+    unpatchify(x, np.ones((4, 3, 2, 7), "float32"), stride=(2, 3))
+    patchify(x, np.ones((2, 3, 7, 8), "float32"), stride=(2, 2))
+    patchify(x, np.ones((2, 3, 7, 8), "float32"))
+    assert posed == [
+        ops.Problem("unpatchify", True, True, 2, 7, 24, 3 * 5 * 6 * 24 * 7),
+        ops.Problem("patchify", True, False, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
+        ops.Problem("patchify", False, True, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
+    ]
+
+
+def test_a_size_that_is_not_known_is_not_small(monkeypatch):
+    """The batch of a traced call is not known on TensorFlow; everywhere a None stays a None."""
+    axes = geometry.make_axes((4,), None, "valid", 1)
+    posed = []
+    monkeypatch.setattr(ops, "choose", lambda problem: posed.append(problem) or "matmul")
+    ops._lowering("auto", "unpatchify", axes, np.ones((4, 2, 7)), (None, 5))
+    assert posed[0].work is None
 
 
 @pytest.mark.parametrize("name", lowerings.LOWERINGS)
-def test_a_lowering_that_is_named_is_taken(monkeypatch, name):
-    assert chosen(monkeypatch, "torch", 2, 8, 1, name) == name
+def test_a_lowering_that_is_named_is_taken(posed, monkeypatch, name):
+    taken = []
+    lowering = lowerings.LOWERINGS[name]
+    monkeypatch.setitem(
+        lowerings.LOWERINGS, name, lowering._replace(tokens=lambda *a: taken.append(name))
+    )
+    with pytest.raises(AttributeError):  # of the tokens that are None
+        patchify(np.ones((1, 4, 1)), np.ones((2, 1, 1)), implementation=name)
+    assert taken == [name]
+    assert not posed

@@ -200,7 +200,7 @@ def test_a_token_that_is_not_a_number_spoils_its_own_patch_only(case, implementa
     x[first] = np.nan
     y = run(unpatchify, x, case.kernel(), stride=case.stride, implementation=implementation)
     expected = np.zeros(y.shape, bool)
-    expected[(0, *(slice(0, k) for k in case.patch))] = True
+    expected[(0, *(slice(0, k) for k in case.reach(implementation)))] = True
     np.testing.assert_array_equal(np.isnan(y), expected)
 
 
@@ -213,25 +213,25 @@ def test_a_pixel_that_is_not_a_number_spoils_the_tokens_that_cover_it_only(case,
     y = run(patchify, x, case.kernel(), stride=case.stride, implementation=implementation)
     covers = [
         [i * s <= n < i * s + k for i in range(g)]
-        for g, k, s, n in zip(case.grid, case.patch, case.stride, last)
+        for g, k, s, n in zip(case.grid, case.reach(implementation), case.stride, last)
     ]
     expected = np.zeros(y.shape, bool)
     expected[0][np.ix_(*map(np.array, covers))] = True
     np.testing.assert_array_equal(np.isnan(y), expected)
 
 
-def test_auto_is_one_of_the_lowerings():
-    """Values of "auto" are checked on both sides of its rule: many and few token channels for
-    each signal channel."""
-    for token, signal in [(24, 1), (2, 4)]:
-        case = Case((4, 4), (2, 2), (3, 3), token, signal)
-        x, kernel = case.tokens(), case.kernel()
-        expected = reference.unpatchify(x, kernel, stride=case.stride)
-        np.testing.assert_allclose(
-            run(unpatchify, x, kernel, stride=case.stride), expected, **TOLERANCE
-        )
-        image = case.signals(case.default_size("valid"))
-        expected = reference.patchify(image, kernel, stride=case.stride)
-        np.testing.assert_allclose(
-            run(patchify, image, kernel, stride=case.stride), expected, **TOLERANCE
-        )
+@pytest.mark.parametrize(
+    ("token", "signal", "grid"),
+    [(24, 1, (3, 3)), (2, 4, (3, 3)), (64, 2, (24, 24)), (64, 16, (24, 24)), (600, 1, (8, 8))],
+)
+def test_auto_computes_the_same(token, signal, grid):
+    """On every side of its rule: small and large, many and few token channels."""
+    case = Case((4, 4), (2, 2), grid, token, signal)
+    x, kernel = case.tokens(), case.kernel()
+    expected = reference.unpatchify(x, kernel, stride=case.stride)
+    actual = run(unpatchify, x, kernel, stride=case.stride)
+    np.testing.assert_allclose(actual, expected, **TOLERANCE)
+    image = case.signals(case.default_size("valid"))
+    expected = reference.patchify(image, kernel, stride=case.stride)
+    actual = run(patchify, image, kernel, stride=case.stride)
+    np.testing.assert_allclose(actual, expected, **TOLERANCE)
