@@ -76,8 +76,9 @@ def patchify(
             half of them (rounded down) before. An int, or per axis an int or a pair `(before,
             after)`, is the number of zeros at the ends, each less than the patch. A negative
             `after`, more than `-stride`, leaves out positions at the end.
-        implementation: `"auto"`, `"matmul"`, or `"conv_transpose"` (the backend's convolution, the
-            adjoint of its transposed one).
+        implementation: `"conv_transpose"` (the backend's strided convolution, the adjoint of its
+            transposed one), `"matmul"` (one product), `"subpixel"` (a convolution of stride 1 over
+            cells of one stride), or `"auto"`, the first of `AUTO` that fits.
 
     Returns:
         Tokens, `(batch, *grid, token)`. Each axis is `(size + before + after - patch) // stride
@@ -122,7 +123,7 @@ def unpatchify(
             after`, or `grid * stride` for `"same"`.
         overlap: `"sum"` adds what the patches give to a position. `"mean"` divides this sum by the
             number of patches, before a `(signal,)` bias is added.
-        implementation: `"auto"`, `"conv_transpose"` or `"matmul"`.
+        implementation: as for `patchify`.
 
     Returns:
         Signal, `(batch, *size, signal)`. Positions that no patch covers hold the `(signal,)`
@@ -144,7 +145,7 @@ def unpatchify(
         asked = (None,) * len(axes)
     else:
         asked, x = size, _compare_grid(x, axes, grid, size)
-    patch_bias = _patch_bias(bias, axes, asked, kernel.shape[:-1])
+    patch_bias = _patch_bias(bias, lowering, axes, asked, kernel.shape[:-1])
     y = lowering.signal(x, kernel, patch_bias, axes, asked)
     if overlap == "mean" and _overlapping(axes):
         y = y / _coverage(axes, grid, size, y.dtype)
@@ -236,15 +237,17 @@ def _compare_grid(x, axes, grid, size):
         return ops.concatenate([x, ops.zeros((0, *expected, x.shape[-1]), x.dtype)], axis=0)
 
 
-def _patch_bias(bias, axes, size, shape):
+def _patch_bias(bias, lowering, axes, size, shape):
     """What each patch adds, `(*patch, signal)`; `None` if the bias is added at the end."""
     if bias is None or len(bias.shape) > 1:
         return bias
+    if lowering is not LOWERINGS["matmul"] or not all(axis.tiles for axis in axes):
+        return None
     edges = [geometry.to_signal(axis, n) for axis, n in zip(axes, size)]
-    if all(axis.tiles and edge.zeros == (0, 0) for axis, edge in zip(axes, edges)):
-        # each position lies in one patch, and adding to wider rows is faster
-        return ops.broadcast_to(bias, shape)
-    return None
+    if any(any(edge.zeros) for edge in edges):
+        return None
+    # each position lies in one patch, and adding to the wider rows of the product is faster
+    return ops.broadcast_to(bias, shape)
 
 
 def _coverage(axes, grid, size, dtype):

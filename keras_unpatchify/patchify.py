@@ -56,10 +56,14 @@ class Patchify(PatchLayer):
         sequence: bool, whether to return tokens as a sequence, `(batch, tokens, out_features)`,
             row by row, instead of a grid. Defaults to `False`.
         activation: a name or callable, applied to the tokens. Defaults to `None`.
-        implementation: how to compute the tokens. It changes the speed, not the weights, and
-            values by rounding only. `"matmul"` uses matrix products, and `"conv_transpose"` the
-            backend's convolution. `"auto"` takes the faster one
-            (`keras_unpatchify.ops.NATIVE_BELOW` has the rule). Defaults to `"auto"`.
+        implementation: how to compute the tokens. It changes the speed and the memory, not the
+            weights, and values by rounding only. Defaults to `"auto"`.
+
+            - `"conv_transpose"`: the backend's strided convolution.
+            - `"matmul"`: one matrix product; then the patches are put in their places.
+            - `"subpixel"`: a convolution of stride 1 over cells of one stride. It needs little
+              memory where patches overlap much. On jax it is slow to train.
+            - `"auto"`: the fastest that was measured (`keras_unpatchify.ops.AUTO` has the rule).
         kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
         bias_regularizer: regularizer of the bias.
         activity_regularizer: regularizer of the output.

@@ -67,10 +67,14 @@ class Unpatchify(PatchLayer):
             it, before the bias. (A bias of `"patch"` is part of what is averaged.) Defaults to
             `"sum"`.
         activation: a name or callable, applied to the signal. Defaults to `None`.
-        implementation: how to compute the signal. It changes the speed, not the weights, and
-            values by rounding only. `"matmul"` uses matrix products, and `"conv_transpose"` the
-            backend's transposed convolution. `"auto"` takes the faster one
-            (`keras_unpatchify.ops.NATIVE_BELOW` has the rule). Defaults to `"auto"`.
+        implementation: how to compute the signal. It changes the speed and the memory, not the
+            weights, and values by rounding only. Defaults to `"auto"`.
+
+            - `"conv_transpose"`: the backend's transposed convolution.
+            - `"matmul"`: one matrix product; then the patches are put in their places.
+            - `"subpixel"`: a convolution of stride 1 over cells of one stride. It needs little
+              memory where patches overlap much. On jax it is slow to train.
+            - `"auto"`: the fastest that was measured (`keras_unpatchify.ops.AUTO` has the rule).
         kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
         bias_regularizer: regularizer of the bias.
         activity_regularizer: regularizer of the output.
