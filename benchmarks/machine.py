@@ -11,9 +11,8 @@ import keras
 BACKEND = keras.backend.backend()
 HERE = pathlib.Path(__file__).parent
 
-# The environment in which freed memory leaves the process: glibc maps each buffer of 64 KiB or
-# more for itself, and
-# tensorflow does without oneDNN, which keeps a pool.
+# The environment in which freed memory leaves the process: glibc maps each buffer of 64 KiB or more
+# for itself, and tensorflow does without oneDNN, which keeps a pool.
 EVERY_BUFFER_APART = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "65536",
@@ -75,8 +74,10 @@ def description():
 
 
 def same_precision():
-    """Lets every product on a GPU round its factors alike: torch alone does so for convolutions
-    only unless told."""
+    """Lets every product on a GPU round its factors alike.
+
+    Unless it is told, torch does so for convolutions only.
+    """
     if BACKEND == "torch":
         import torch
 
@@ -86,11 +87,10 @@ def same_precision():
 def peak_bytes(forward):
     """Bytes at the peak of a call of `forward`, its output included, above those in use before.
 
-    On a CPU the peak of the process's resident memory, which Linux resets before the call; the
-    process must have been
-    started with `EVERY_BUFFER_APART`, or memory that was used earlier hides the peak. On a GPU
-    the peak of the
-    backend's allocator. A first call keeps what is loaded and compiled once out of the sum.
+    On a CPU it is the peak of the process's resident memory, which Linux resets before the call.
+    The process must have been started with `EVERY_BUFFER_APART`, or memory that was used earlier
+    hides the peak. On a GPU it is the peak of the backend's allocator. A first call keeps what is
+    loaded and compiled once out of the sum.
     """
     used, peak, reset = {"cpu": _cpu_memory, "gpu": _gpu_memory}[device()]()
     forward()

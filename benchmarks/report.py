@@ -5,7 +5,8 @@ from statistics import geometric_mean
 STEPS = ("forward", "training")
 # Keras Conv*Transpose over ours: geometric means of forward passes and training steps
 FASTER_THAN_KERAS = {"torch": (2.0, 1.6), "tensorflow": (1.9, 1.4), "jax": (2.2, 12)}
-COLUMNS = ("auto", "conv_transpose", "matmul", "keras", "hand-written", "product", "torch")
+LOWERINGS = ("conv_transpose", "matmul", "subpixel")
+COLUMNS = ("auto", *LOWERINGS, "keras", "hand-written", "product", "torch")
 
 
 def slower(result, step, contender, tiling=None):
@@ -19,16 +20,19 @@ def slower(result, step, contender, tiling=None):
 
 
 def slower_than_best(result, tiling):
-    """Time of "auto" over the better lowering's, the mean of forward and training, `{workload:
-    ratio}`."""
-    best = [
-        {
-            name: max(ratio, slower(result, step, "conv_transpose").get(name, 0), 1)
-            for name, ratio in slower(result, step, "matmul", tiling).items()
-        }
-        for step in STEPS
-    ]
-    return {name: sum(ratios[name] for ratios in best) / 2 for name in best[0]}
+    """Time of "auto" over that of the best lowering, `{workload: ratio}`.
+
+    The mean of a forward pass and a training step.
+    """
+    rows = [row for row in result["workloads"] if tiling == row["tiling"]]
+    found = {}
+    for row in rows:
+        ratios = []
+        for step in STEPS:
+            best = min(row[step][name] for name in ("auto", *LOWERINGS) if name in row[step])
+            ratios.append(row[step]["auto"] / best)
+        found[row["name"]] = sum(ratios) / len(ratios)
+    return found
 
 
 def of_patchify(result):
@@ -84,9 +88,9 @@ def goals(result):
         mean_faster(
             1.8, f"{step}: times faster than the PyTorch formulation, geometric mean", ratios
         )
-    at_most(1.1, "auto over the better lowering, tiling, worst", slower_than_best(result, True))
+    at_most(1.1, "auto over the best lowering, tiling, worst", slower_than_best(result, True))
     at_most(
-        1.25, "auto over the better lowering, overlapping, worst", slower_than_best(result, False)
+        1.25, "auto over the best lowering, overlapping, worst", slower_than_best(result, False)
     )
     patchify = of_patchify(result)
     for step in STEPS:
@@ -104,12 +108,12 @@ def goals(result):
     at_most(3, "forward: peak memory over tokens and output, overlapping, worst", peaks)
     at_most(
         1.1,
-        "Patchify: auto over the better lowering, tiling, worst",
+        "Patchify: auto over the best lowering, tiling, worst",
         slower_than_best(patchify, True),
     )
     at_most(
         1.25,
-        "Patchify: auto over the better lowering, overlapping, worst",
+        "Patchify: auto over the best lowering, overlapping, worst",
         slower_than_best(patchify, False),
     )
     at_most(

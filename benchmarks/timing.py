@@ -1,5 +1,4 @@
-"""How it is measured: a layer as two functions that run to completion, and functions timed in
-turns."""
+"""How it is measured: a layer as two functions that run to completion, timed in turns."""
 
 import random
 import statistics
@@ -14,9 +13,9 @@ STEPS = ("forward", "training")
 
 
 def steps(layer, x):
-    """`{"forward": f, "training": g}`: compiled where the backend compiles; a call returns when
-    its work is done.
+    """`{"forward": f, "training": g}`, compiled where the backend compiles.
 
+    A call returns when its work is done.
     A training step is a forward pass, the mean square of its output, and the gradients of the
     input and all weights.
     """

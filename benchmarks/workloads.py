@@ -1,5 +1,4 @@
-"""What is measured: the geometry of real models, and every way to compute it that stands for
-comparison."""
+"""What is measured: the geometry of real models, and the ways to compute it."""
 
 import math
 from typing import NamedTuple
@@ -97,7 +96,9 @@ def contenders(workload):
     """The names of all contenders of a workload on this backend."""
     torch = keras.backend.backend() == "torch"
     return (
-        *("auto", "conv_transpose", "matmul", "keras"),
+        *("auto", "conv_transpose", "matmul"),
+        *["subpixel"] * (not workload.tiling),
+        "keras",
         *["hand-written"] * workload.tiling,
         "product",
         *["torch"] * torch,

@@ -61,7 +61,7 @@ BAD_ARGUMENTS += [
 BAD_ARGUMENTS += [
     (
         {"implementation": value},
-        "`implementation` must be one of 'auto', 'conv_transpose', 'matmul'. "
+        "`implementation` must be one of 'auto', 'conv_transpose', 'matmul', 'subpixel'. "
         + f"Received: implementation={value!r}",
     )
     for value in ("fast", None, 1, True)
@@ -362,7 +362,8 @@ def test_the_operations_check_as_the_layers_do(operation):
     with pytest.raises(ValueError, match="`padding` must be 'valid', 'same', an integer"):
         operation(x, kernel, padding="full")
     with pytest.raises(
-        ValueError, match="`implementation` must be one of 'auto', 'conv_transpose', 'matmul'"
+        ValueError,
+        match="`implementation` must be one of 'auto', 'conv_transpose', 'matmul', 'subpixel'",
     ):
         operation(x, kernel, implementation="conv")
     text = (
