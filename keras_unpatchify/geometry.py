@@ -51,6 +51,16 @@ class Axis(NamedTuple):
         return -(-self.patch // self.stride)
 
     @property
+    def width(self) -> int:
+        """The positions of the first block, which is the longest."""
+        return min(self.patch, self.stride)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all blocks are of one length."""
+        return self.patch == self.blocks * self.width
+
+    @property
     def tiles(self) -> bool:
         """Whether patches lie edge to edge."""
         return self.patch == self.stride

@@ -110,9 +110,8 @@ def subpixel_tokens(x, kernel, axes):
         for axis, n in zip(axes, size)
     ]
     x = _fit(x, edges, [n * axis.stride for axis, n in zip(axes, length)])
-    taps = _taps(kernel, axes)
-    cells = _space_to_depth(x, axes, length, [0] * len(axes), _width(axes))
-    return _convolution(cells, taps, 1, grid)
+    cells = _space_to_depth(x, axes, length, [0] * len(axes), [axis.width for axis in axes])
+    return _convolution(cells, _taps(kernel, axes), 1, grid)
 
 
 def subpixel_signal(x, kernel, bias, axes, size):
@@ -122,7 +121,7 @@ def subpixel_signal(x, kernel, bias, axes, size):
         geometry.to_signal(axis, n, 0, axis.patch - axis.blocks * axis.stride)
         for axis, n in zip(axes, size)
     ]
-    y = _fit(_depth_to_space(cells, axes, _width(axes)), edges, size)
+    y = _fit(_depth_to_space(cells, axes, [axis.width for axis in axes]), edges, size)
     return _add_patch_bias(y, x, bias, axes, size)
 
 
@@ -193,15 +192,10 @@ def _blocks(axes):
     ]
 
 
-def _width(axes):
-    """The width of the first block, which is the largest."""
-    return [min(axis.stride, axis.patch) for axis in axes]
-
-
 def _taps(kernel, axes):
     """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks."""
     d, (signal, token) = len(axes), kernel.shape[-2:]
-    number, width = [axis.blocks for axis in axes], _width(axes)
+    number, width = [axis.blocks for axis in axes], [axis.width for axis in axes]
     missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
     if any(missing):
         kernel = ops.pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
@@ -215,7 +209,7 @@ def _taps(kernel, axes):
 def _matrix(kernel, axes):
     """(*patch, signal, token) -> (prod(patch) * signal, token), block after block."""
     token = kernel.shape[-1]
-    if all(axis.patch % axis.stride == 0 or axis.blocks == 1 for axis in axes):
+    if all(axis.whole for axis in axes):
         return ops.reshape(_taps(kernel, axes), (-1, token))
     rows = []
     for start, width in _blocks(axes):

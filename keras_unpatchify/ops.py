@@ -30,7 +30,7 @@ class Problem(NamedTuple):
 
     operation: str  # "patchify" or "unpatchify"
     overlapping: bool
-    divides: bool  # whether the stride divides each patch that overlaps
+    whole: bool  # whether the stride divides each patch that overlaps
     signal: int  # channels
     token: int  # channels
     columns: int  # numbers of a patch
@@ -51,8 +51,8 @@ AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     ("conv_transpose", BOTH, lambda p: p.small),
     ("conv_transpose", BOTH, lambda p: p.overlapping and p.operation == "patchify"),
     ("conv_transpose", BOTH, lambda p: p.overlapping and p.token < 8 * p.signal),
-    ("subpixel", ("torch",), lambda p: p.overlapping and p.divides and p.token < 8 * p.columns),
-    ("subpixel", ("tensorflow",), lambda p: p.overlapping and p.divides and p.token < p.columns),
+    ("subpixel", ("torch",), lambda p: p.overlapping and p.whole and p.token < 8 * p.columns),
+    ("subpixel", ("tensorflow",), lambda p: p.overlapping and p.whole and p.token < p.columns),
 )
 
 
@@ -204,7 +204,7 @@ def _lowering(
         problem = Problem(
             operation=operation,
             overlapping=_overlapping(axes),
-            divides=all(axis.blocks == 1 or axis.patch % axis.stride == 0 for axis in axes),
+            whole=all(axis.whole for axis in axes),
             signal=signal,
             token=token,
             columns=columns,

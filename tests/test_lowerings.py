@@ -50,8 +50,8 @@ def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
     assert lowerings.batch_of(keras.KerasTensor(shape), *more) == batch
 
 
-def problem(operation, overlapping, divides, token, signal, columns, work=2**30):
-    return ops.Problem(operation, overlapping, divides, signal, token, columns, work)
+def problem(operation, overlapping, whole, token, signal, columns, work=2**30):
+    return ops.Problem(operation, overlapping, whole, signal, token, columns, work)
 
 
 @pytest.mark.parametrize(
