@@ -5,9 +5,14 @@ import contextlib
 import functools
 import os
 
+import hypothesis
 import keras
 import pytest
 from backend import BACKEND, TRAINABLE
+
+# The machine may be busy, and a failure must come again.
+hypothesis.settings.register_profile("quick", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("quick")
 
 DEVICE = os.environ.get("KERAS_UNPATCHIFY_DEVICE", "cpu")
 

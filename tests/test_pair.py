@@ -16,7 +16,7 @@ from keras import ops as K
 from keras_unpatchify import Patchify, Unpatchify
 from keras_unpatchify.ops import patchify, unpatchify
 
-few = settings(max_examples=15, deadline=None, derandomize=True)
+few = settings(max_examples=15)
 
 
 @st.composite
