@@ -168,8 +168,9 @@ class Patchify(PatchLayer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The shape of the tokens of a signal `(batch, *size, in_features)`."""
-        batch, *size, _ = geometry.as_shape(input_shape)
-        geometry.check_input(tuple(input_shape), self.data_dim, self.channels)
+        shape = geometry.as_shape(input_shape)
+        geometry.check_input(shape, self.data_dim, self.channels)
+        batch, *size, _ = shape
         grid = geometry.grid_shape(self.axes, size)
         tokens = (geometry.number_of(grid),) if self.sequence else grid
         return (batch, *tokens, self.out_features)

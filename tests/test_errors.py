@@ -184,6 +184,13 @@ def test_rank(layer_class, shape, call):
             call(layer_class(**GOOD), shape)
 
 
+@over_layers
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_shape_of_too_few_axes(layer_class, shape):
+    with pytest.raises(ValueError, match=re.escape(f"Received: shape={shape}. Reshape the input")):
+        layer_class(**GOOD).compute_output_shape(shape)
+
+
 @EITHER_WAY
 @over_layers
 def test_channels(layer_class, call):

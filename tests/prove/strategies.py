@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import reference
 from backend import BACKEND, value_and_gradients
+from cases import IMPLEMENTATIONS
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from ml_dtypes import finfo
@@ -140,7 +141,7 @@ def patchings(draw, dtypes=("float32",), smallest_batch=0):
         signal=draw(st.integers(1, 3)),
         batch=draw(st.integers(max(smallest_batch, BACKEND == "openvino"), 2)),
         padding=padding,
-        implementation=draw(st.sampled_from(["conv_transpose", "matmul", "auto"])),
+        implementation=draw(st.sampled_from(["auto", *IMPLEMENTATIONS])),
         dtype=draw(st.sampled_from(dtypes)),
     )
 

@@ -94,7 +94,7 @@ def unit(dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_rounds_the_sum_twice_at_most(geometry, overlap, implementation, dtype):
     error = unpatchify_error(geometry, dtype, implementation, overlap)
-    if implementation == "conv_transpose" and dtype == "float16":
+    if implementation != "matmul" and dtype == "float16":
         # on a CPU some backends add up in float16 here: 4e-3 in TensorFlow, where a rounding
         # makes 2e-4
         assert error < 10 * ROUNDINGS * unit(dtype)
@@ -105,9 +105,9 @@ def test_half_precision_rounds_the_sum_twice_at_most(geometry, overlap, implemen
 @over_geometries
 @over_overlaps
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_the_product_is_as_exact_as_the_native_lowering(geometry, overlap, dtype):
-    native, product = (unpatchify_error(geometry, dtype, i, overlap) for i in IMPLEMENTATIONS)
-    assert product < 1.5 * native
+def test_the_others_are_as_exact_as_the_native_lowering(geometry, overlap, dtype):
+    native, *others = (unpatchify_error(geometry, dtype, i, overlap) for i in IMPLEMENTATIONS)
+    assert max(others) < 1.5 * native
 
 
 @over_geometries
