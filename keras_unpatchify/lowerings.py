@@ -81,8 +81,7 @@ def product_tokens(x, kernel, axes):
         cells = _space_to_depth(_fit(x, edges, length), axes, grid, spare, block.width)
         columns.append(cells)
     columns = columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=-1)
-    matrix = _matrix(kernel, axes)
-    return _product(columns, matrix, widens=4 * matrix.shape[0] <= matrix.shape[1])
+    return _product(columns, _matrix(kernel, axes), to_tokens=True)
 
 
 def product_signal(x, kernel, bias, axes, size):
@@ -155,14 +154,14 @@ def _add_patch_bias(y, x, bias, axes, size):
     return y + cast(product_signal(ones, ops.expand_dims(bias, -1), None, axes, size), y.dtype)
 
 
-def _product(x, matrix, widens=False):
+def _product(x, matrix, to_tokens=False):
     """(batch, *grid, channels) times (channels, others) -> (batch, *grid, others)."""
     if keras.backend.backend() == "tensorflow":
         # Its gradient of a product with a batch has a matrix for each example and row.
         y = ops.reshape(x, (-1, x.shape[-1])) @ matrix
         return ops.reshape(y, (batch_of(x), *sizes_of(x)[1:-1], matrix.shape[-1]))
-    if keras.backend.backend() == "jax" and widens:
-        # The same, but XLA transposes `x` for the gradient of the matrix, not the wider product.
+    if keras.backend.backend() == "jax" and to_tokens and 4 * matrix.shape[0] <= matrix.shape[1]:
+        # The same, but XLA transposes `x` for the gradient of the matrix, not the wider tokens.
         tap = ops.reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
         return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
     # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
@@ -194,7 +193,7 @@ def _blocks(axes):
 
 def _taps(kernel, axes):
     """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks."""
-    d, (signal, token) = len(axes), kernel.shape[-2:]
+    d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
     number, width = [axis.blocks for axis in axes], [axis.width for axis in axes]
     missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
     if any(missing):

@@ -93,7 +93,7 @@ def patchify(
     geometry.check_input(x.shape, len(axes), signal)
     batch, *size, _ = sizes_of(x)
     grid = geometry.grid_shape(axes, size)
-    lowering = _lowering(implementation, "patchify", axes, kernel, (batch, *grid))
+    lowering = _lowering(implementation, "patchify", axes, signal, token, (batch, *grid))
     y = lowering.tokens(x, kernel, axes)
     return cast(y if bias is None else y + cast(bias, y.dtype), x.dtype)
 
@@ -140,12 +140,12 @@ def unpatchify(
     batch, *grid, _ = sizes_of(x)
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
-    lowering = _lowering(implementation, "unpatchify", axes, kernel, (batch, *grid))
+    lowering = _lowering(implementation, "unpatchify", axes, signal, token, (batch, *grid))
     if output_spatial_shape is None:
         asked = (None,) * len(axes)
     else:
         asked, x = size, _compare_grid(x, axes, grid, size)
-    patch_bias = _patch_bias(bias, lowering, axes, asked, kernel.shape[:-1])
+    patch_bias = _patch_bias(bias, lowering, axes, asked, signal)
     y = lowering.signal(x, kernel, patch_bias, axes, asked)
     if overlap == "mean" and _overlapping(axes):
         y = y / _coverage(axes, grid, size, y.dtype)
@@ -193,13 +193,17 @@ def _check_bias(bias, shapes):
 
 
 def _lowering(
-    implementation: str, operation: str, axes: Sequence[Axis], kernel: Tensor, tokens: Shape
+    implementation: str,
+    operation: str,
+    axes: Sequence[Axis],
+    signal: int,
+    token: int,
+    tokens: Shape,
 ) -> Lowering:
     """The lowering with that name; `tokens` is `(batch, *grid)`."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        *_, signal, token = kernel.shape
-        columns = math.prod(kernel.shape[:-1])
+        columns = signal * math.prod([axis.patch for axis in axes])
         known = all(map(geometry.is_static, tokens))
         problem = Problem(
             operation=operation,
@@ -237,7 +241,7 @@ def _compare_grid(x, axes, grid, size):
         return ops.concatenate([x, ops.zeros((0, *expected, x.shape[-1]), x.dtype)], axis=0)
 
 
-def _patch_bias(bias, lowering, axes, size, shape):
+def _patch_bias(bias, lowering, axes, size, signal):
     """What each patch adds, `(*patch, signal)`; `None` if the bias is added at the end."""
     if bias is None or len(bias.shape) > 1:
         return bias
@@ -247,7 +251,7 @@ def _patch_bias(bias, lowering, axes, size, shape):
     if any(any(edge.zeros) for edge in edges):
         return None
     # each position lies in one patch, and adding to the wider rows of the product is faster
-    return ops.broadcast_to(bias, shape)
+    return ops.broadcast_to(bias, (*(axis.patch for axis in axes), signal))
 
 
 def _coverage(axes, grid, size, dtype):
