@@ -15,7 +15,7 @@ SCRIPTS = {
     "photographs.py": (
         ["--steps", "20"],
         "skimage",
-        ["photographs.png", "initializations.png", "photographs.keras"],
+        ["photographs.png", "photographs.keras"],
     ),
     "ecg.py": (["--steps", "3"], "pywt", ["ecg.png"]),
     "brain.py": (["--steps", "3"], "nilearn", ["brain.png"]),
