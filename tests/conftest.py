@@ -16,6 +16,15 @@ hypothesis.settings.load_profile("quick")
 
 DEVICE = os.environ.get("KERAS_UNPATCHIFY_DEVICE", "cpu")
 
+
+def takes_no_output_padding():
+    """Whether Keras's transposed convolutions take `output_padding=0`, as later versions do."""
+    try:
+        return bool(keras.layers.Conv1DTranspose(1, 1, output_padding=0))
+    except ValueError:
+        return False
+
+
 CAPABILITIES = {
     "trains": (BACKEND in TRAINABLE, "this backend only infers"),
     "empty_batch": (
@@ -26,6 +35,7 @@ CAPABILITIES = {
         BACKEND not in ("numpy", "openvino"),
         "this backend computes convolutions in single precision at most",
     ),
+    "output_padding_0": (takes_no_output_padding(), "this Keras refuses output_padding=0"),
     "torch_backend": (BACKEND == "torch", "about the torch backend"),
     "jax_backend": (BACKEND == "jax", "about the jax backend"),
     "tensorflow_backend": (BACKEND == "tensorflow", "about the tensorflow backend"),

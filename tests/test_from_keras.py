@@ -18,20 +18,28 @@ CONVERSIONS = pytest.mark.parametrize(
     [(L.Conv2D, Patchify.from_conv), (L.Conv2DTranspose, Unpatchify.from_conv_transpose)],
     ids=["conv", "conv-transpose"],
 )
+
+
+def row(*arguments):
+    """One of a table; Keras has not always taken an `output_padding` of 0."""
+    zero = arguments[-1] is not None and 0 in np.ravel(arguments[-1])
+    return pytest.param(arguments, marks=[pytest.mark.output_padding_0] * zero, id=str(arguments))
+
+
 # What does not run on tensorflow is compared with the reference instead.
 TABLE = [
-    (kernel, stride, padding, output_padding)
+    row(kernel, stride, padding, output_padding)
     for kernel, stride, padding in itertools.product(range(1, 6), range(1, 5), ("valid", "same"))
     for output_padding in (None, *range(stride))
     if not (padding == "same" and kernel % 2 == 0 and output_padding == 0)
 ]
 SEVERAL_AXES = [
-    (L.Conv2DTranspose, ((4, 3), (2, 3), "valid", None)),
-    (L.Conv2DTranspose, ((2, 5), (3, 2), "same", None)),
-    (L.Conv2DTranspose, ((5, 4), (2, 3), "same", (0, 1))),
-    (L.Conv2DTranspose, ((2, 4), (3, 2), "valid", None)),
-    (L.Conv3DTranspose, ((2, 3, 4), (2, 1, 3), "valid", (1, 0, 2))),
-    (L.Conv3DTranspose, ((3, 5, 4), (1, 2, 2), "same", None)),
+    row((4, 3), (2, 3), "valid", None),
+    row((2, 5), (3, 2), "same", None),
+    row((5, 4), (2, 3), "same", (0, 1)),
+    row((2, 4), (3, 2), "valid", None),
+    row((2, 3, 4), (2, 1, 3), "valid", (1, 0, 2)),
+    row((3, 5, 4), (1, 2, 2), "same", None),
 ]
 
 
@@ -53,23 +61,25 @@ def assert_same_function(layer, converted, shape):
     assert output == (*unknown, expected.shape[-1])
 
 
-@pytest.mark.parametrize("row", TABLE, ids=str)
-def test_the_table_of_transposed_convolutions(row):
-    kernel, stride, padding, output_padding = row
+@pytest.mark.parametrize("arguments", TABLE)
+def test_the_table_of_transposed_convolutions(arguments):
+    kernel, stride, padding, output_padding = arguments
     layer = L.Conv1DTranspose(2, kernel, stride, padding, output_padding=output_padding)
     with_random_weights(layer, 4, 3)
     assert_same_function(layer, Unpatchify.from_conv_transpose(layer), (4, 3))
 
 
-@pytest.mark.parametrize(("keras_class", "row"), SEVERAL_AXES, ids=str)
-def test_transposed_convolutions_of_several_axes(keras_class, row):
-    kernel, stride, padding, output_padding = row
+@pytest.mark.parametrize("arguments", SEVERAL_AXES)
+def test_transposed_convolutions_of_several_axes(arguments):
+    kernel, stride, padding, output_padding = arguments
+    keras_class = {2: L.Conv2DTranspose, 3: L.Conv3DTranspose}[len(kernel)]
     layer = keras_class(2, kernel, stride, padding, output_padding=output_padding)
     shape = (3, 2, 4)[: len(kernel)]
     with_random_weights(layer, *shape, 3)
     assert_same_function(layer, Unpatchify.from_conv_transpose(layer), (*shape, 3))
 
 
+@pytest.mark.output_padding_0
 @pytest.mark.parametrize("kernel", [2, 4, 6])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_an_even_kernel_loses_half_of_it_at_both_ends(kernel, stride):
