@@ -52,13 +52,18 @@ class Axis(NamedTuple):
 
     @property
     def width(self) -> int:
-        """The positions of the first block, which is the longest."""
+        """The positions of a block, as even as can be; the last block may have fewer."""
+        return -(-self.patch // self.blocks)
+
+    @property
+    def cell(self) -> int:
+        """The positions of a patch that lie in its first cell, which is one stride long."""
         return min(self.patch, self.stride)
 
     @property
     def whole(self) -> bool:
-        """Whether all blocks are of one length."""
-        return self.patch == self.blocks * self.width
+        """Whether a patch fills each of its cells alike, so that its blocks are cells."""
+        return self.patch == self.blocks * self.cell
 
     @property
     def tiles(self) -> bool:

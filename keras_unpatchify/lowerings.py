@@ -8,14 +8,12 @@ A lowering is two functions, which are adjoint to each other without a bias:
 The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch adds,
 `(*patch, signal)`. A size of `None` is the default size along its axis.
 
-`native` is the backend's convolution with the whole patch. The others see the signal as cells, one
-stride long. The part of a patch that lies in one cell is a block.
-
-- `product` multiplies by all blocks at once. For a signal, it moves each block to its cells and
-  adds them up.
-- `subpixel` is a convolution over cells, of stride 1, with one tap for each block. A signal is then
-  the channels of the cells (Shi et al., "Is the deconvolution layer the same as a convolutional
-  layer?", 2016).
+- `native` is the backend's convolution with the whole patch.
+- `product` multiplies by the whole patch at once. For a signal, it cuts the patches into blocks, at
+  most one stride wide, moves them to their places, and adds them up.
+- `subpixel` sees the signal as cells, one stride long. It is a convolution of stride 1 over cells,
+  whose channels are the positions in a cell (Shi et al., "Is the deconvolution layer the same as a
+  convolutional layer?", 2016).
 
 None of them merges an axis of the grid or of the signal with another axis or with the batch. A
 signal that is divided over devices along one of its axes therefore stays divided.
@@ -43,7 +41,7 @@ class Lowering(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The part of a patch that lies in one cell; one number per axis, in positions."""
+    """A part of a patch, at most one stride wide; one number per axis, in positions."""
 
     start: tuple[int, ...]
     width: tuple[int, ...]
@@ -85,7 +83,7 @@ def product_tokens(x, kernel, axes):
 
 
 def product_signal(x, kernel, bias, axes, size):
-    """The sum of all blocks of all patches, each moved to its cell."""
+    """The sum of all blocks of all patches, each moved to its place."""
     columns = _product(x, ops.transpose(_matrix(kernel, axes)))
     if bias is not None:
         # (*patch, signal, 1) -> (prod(patch) * signal,)
@@ -109,18 +107,18 @@ def subpixel_tokens(x, kernel, axes):
         for axis, n in zip(axes, size)
     ]
     x = _fit(x, edges, [n * axis.stride for axis, n in zip(axes, length)])
-    cells = _space_to_depth(x, axes, length, [0] * len(axes), [axis.width for axis in axes])
-    return _convolution(cells, _taps(kernel, axes), 1, grid)
+    cells = _space_to_depth(x, axes, length, [0] * len(axes), _cell(axes))
+    return _convolution(cells, _taps(kernel, axes, _cell(axes)), 1, grid)
 
 
 def subpixel_signal(x, kernel, bias, axes, size):
     """The transposed convolution to cells, whose channels are the signal."""
-    cells = _transposed_convolution(x, _taps(kernel, axes), 1)
+    cells = _transposed_convolution(x, _taps(kernel, axes, _cell(axes)), 1)
     edges = [
         geometry.to_signal(axis, n, 0, axis.patch - axis.blocks * axis.stride)
         for axis, n in zip(axes, size)
     ]
-    y = _fit(_depth_to_space(cells, axes, [axis.width for axis in axes]), edges, size)
+    y = _fit(_depth_to_space(cells, axes, _cell(axes)), edges, size)
     return _add_patch_bias(y, x, bias, axes, size)
 
 
@@ -184,17 +182,21 @@ def _cut(x, edges):
 
 def _blocks(axes):
     """The blocks of a patch, row by row."""
-    starts = itertools.product(*(range(0, axis.patch, axis.stride) for axis in axes))
+    starts = itertools.product(*(range(0, axis.patch, axis.width) for axis in axes))
     return [
-        Block(start, tuple(min(axis.stride, axis.patch - n) for axis, n in zip(axes, start)))
+        Block(start, tuple(min(axis.width, axis.patch - n) for axis, n in zip(axes, start)))
         for start in starts
     ]
 
 
-def _taps(kernel, axes):
+def _cell(axes):
+    return [axis.cell for axis in axes]
+
+
+def _taps(kernel, axes, width):
     """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks."""
     d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
-    number, width = [axis.blocks for axis in axes], [axis.width for axis in axes]
+    number = [axis.blocks for axis in axes]
     missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
     if any(missing):
         kernel = ops.pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
@@ -208,8 +210,8 @@ def _taps(kernel, axes):
 def _matrix(kernel, axes):
     """(*patch, signal, token) -> (prod(patch) * signal, token), block after block."""
     token = kernel.shape[-1]
-    if all(axis.whole for axis in axes):
-        return ops.reshape(_taps(kernel, axes), (-1, token))
+    if all(axis.patch % axis.width == 0 for axis in axes):
+        return ops.reshape(_taps(kernel, axes, [axis.width for axis in axes]), (-1, token))
     rows = []
     for start, width in _blocks(axes):
         place = tuple(slice(n, n + m) for n, m in zip(start, width))

@@ -62,6 +62,7 @@ def test_blocks_hold_a_patch_and_no_block_more(axis):
     assert axis.width <= axis.stride
     assert (axis.blocks - 1) * axis.width < axis.patch <= axis.blocks * axis.width
     assert axis.blocks == 1 or (axis.blocks - 1) * axis.stride < axis.patch
+    assert axis.cell <= axis.stride
     assert axis.whole == (axis.patch < axis.stride or axis.patch % axis.stride == 0)
 
 

@@ -101,9 +101,13 @@ UPSTREAM = {
     # patch.
     "torch onnx open conv_transpose [tpv]*": "RuntimeError: Kernel size can't be greater "
     "than actual input size",
+    "torch onnx open subpixel [tpv]*": "RuntimeError: Kernel size can't be greater than actual "
+    "input size",
     "torch onnx open matmul valid": "RuntimeError: narrow(): length must be non-negative",
     "torch openvino open conv_transpose [tpv]*": "RuntimeError: Kernel size can't be greater "
     "than actual input size",
+    "torch openvino open subpixel [tpv]*": "RuntimeError: Kernel size can't be greater than "
+    "actual input size",
     "torch openvino open matmul [tp]*": "TracingCheckError: The signal must be at least",
     "torch openvino open matmul valid": "RuntimeError: narrow(): length must be non-negative",
     # Volumes: a convolution that the runtime does not have, and the zeros between 7 axes.
