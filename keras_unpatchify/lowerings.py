@@ -133,6 +133,8 @@ LOWERINGS = {
 def _convolution(x, kernel, strides, grid):
     """(batch, *size, signal) -> (batch, *grid, token)."""
     y = ops.conv(x, kernel, strides, padding="valid", data_format="channels_last")
+    if x.shape[0]:
+        return y
     # TensorFlow returns an empty batch unchanged.
     return ops.reshape(y, (batch_of(y, *grid), *grid, kernel.shape[-1]))
 

@@ -70,7 +70,8 @@ keras.saving.load_model(sys.argv[1])
 
 
 def test_a_file_opened_where_the_package_was_not_imported(tmp_path):
-    pair_model(weight_init="zeros").save(tmp_path / "model.keras")
+    layer = CASES["2d-overlap"].patchify(weight_init="zeros")
+    keras.Sequential([keras.Input((8, 8, 2)), layer]).save(tmp_path / "model.keras")
     done = subprocess.run(
         [sys.executable, "-c", LOAD, tmp_path / "model.keras"], capture_output=True, text=True
     )
