@@ -38,6 +38,10 @@ def takes_no_output_padding():
 
 CAPABILITIES = {
     "trains": (BACKEND in TRAINABLE, "this backend only infers"),
+    "graphs": (
+        BACKEND in ("torch", "tensorflow"),
+        "this backend knows every size before it computes",
+    ),
     "empty_batch": (convolves_an_empty_batch(), "convolutions of an empty batch are refused"),
     "float64": (
         BACKEND not in ("numpy", "openvino"),

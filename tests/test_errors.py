@@ -86,6 +86,8 @@ BAD_ARGUMENTS += [
         ((0, 1), (2, 4)),
         ((0, 1), (2, -4)),
         ((-1, 1), 0),
+        ((4, 1), 0),
+        ((1, 4), 0),
         ((1, 2, 3), 1),
     )
 ]
@@ -217,6 +219,8 @@ def test_channels_that_are_not_known(layer_class):
     )
     with pytest.raises(ValueError, match=re.escape(text)):
         layer(keras.Input((8, 8, None)))
+    with pytest.raises(ValueError, match=re.escape("Received: shape=(None, 8, 8, 0)")):
+        layer.compute_output_shape((None, 8, 8, 0))
 
 
 @EITHER_WAY

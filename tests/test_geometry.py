@@ -115,7 +115,10 @@ class Unknown:
 
 @given(axes, grids, st.data(), st.integers(0, 5), st.integers(-5, 5))
 def test_edges_of_sizes_known_only_at_run_time(axis, grid, data, start, end):
-    """Zeros are added in numbers known before, enough for any size, and more is cut instead."""
+    """Zeros are added in numbers known before, just enough for any size, and more is cut instead.
+
+    The sizes of one period of the stride are all that differ.
+    """
     size = a_size(data, axis, grid)
     for direction in (geometry.to_signal, geometry.to_patches):
         edge = direction(axis, Unknown(size), start, end)
@@ -125,6 +128,8 @@ def test_edges_of_sizes_known_only_at_run_time(axis, grid, data, start, end):
         assert all(n >= 0 for n in (*edge.zeros, *cuts))
         for zero, cut, known_zero, known_cut in zip(edge.zeros, cuts, known.zeros, known.cuts):
             assert zero - cut == known_zero - known_cut
+        each = [direction(axis, n, start, end).zeros for n in range(99, 99 + axis.stride)]
+        assert edge.zeros == tuple(map(max, zip(*each)))
 
 
 def test_unknown_sizes_stay_unknown():

@@ -206,6 +206,8 @@ def test_a_seeded_named_draw_is_the_named_draw(layer_class):
     bound = 1 / math.sqrt(math.prod(PATCH) * (OUT if layer_class is Unpatchify else IN))
     assert_uniform(kernel, bound)
     assert_uniform(bias, bound)
+    np.testing.assert_array_equal(kernel, to_numpy(TorchUniform(1 / bound**2, 5)(kernel.shape)))
+    np.testing.assert_array_equal(bias, to_numpy(TorchUniform(1 / bound**2, 6)(bias.shape)))
 
 
 @pytest.mark.parametrize(

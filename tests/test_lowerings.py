@@ -4,6 +4,16 @@ the choice of one."""
 import keras
 import numpy as np
 import pytest
+import reference
+from backend import run, tensor, to_numpy
+from cases import (
+    TOLERANCE,
+    normal,
+    over_cases,
+    over_implementations,
+    over_paddings,
+)
+from keras import ops as K
 
 from keras_unpatchify import geometry, lowerings, ops
 from keras_unpatchify.ops import patchify, unpatchify
@@ -48,6 +58,70 @@ def test_overlaps_add_up_in_single_precision(dtype):
 )
 def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
     assert lowerings.batch_of(keras.KerasTensor(shape), *more) == batch
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+@over_cases(["1d-overlap", "2d-wide-token", "2d-mixed"])
+def test_what_is_written_for_one_backend_computes_the_same_on_any(monkeypatch, backend, case):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    options = {"stride": case.stride, "padding": case.padding("pairs")}
+    for size in case.sizes(options["padding"]):
+        x, image, kernel = case.tokens(), case.signals(size), case.kernel()
+        expected = reference.unpatchify(x, kernel, size=size, **options)
+        asked = {"output_spatial_shape": size, "implementation": "matmul", **options}
+        np.testing.assert_allclose(run(unpatchify, x, kernel, **asked), expected, **TOLERANCE)
+        expected = reference.patchify(image, kernel, **options)
+        actual = run(patchify, image, kernel, implementation="matmul", **options)
+        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+
+
+@pytest.fixture(params=["every axis", "the first axis"])
+def traced(request, monkeypatch):
+    """Sizes of axes are scalars of the backend, as in a graph."""
+
+    def sizes(x):
+        batch, *axes, channels = x.shape
+        number = len(axes) if request.param == "every axis" else 1
+        return batch, *map(K.convert_to_tensor, axes[:number]), *axes[number:], channels
+
+    monkeypatch.setattr(lowerings, "sizes_of", sizes)
+    monkeypatch.setattr(ops, "sizes_of", sizes)
+
+
+@pytest.mark.graphs
+@over_cases(["2d-mixed", "2d-batch-one"])
+@over_paddings
+@over_implementations
+def test_sizes_known_only_at_run_time_give_the_same(traced, case, padding, implementation):
+    options = {"stride": case.stride, "padding": case.padding(padding)}
+    asked = {"implementation": implementation, **options}
+    x, kernel, bias = case.tokens(), case.kernel(), normal((*case.patch, case.signal), 3)
+    for size in (None, *case.sizes(options["padding"])):
+        expected = reference.unpatchify(x, kernel, bias, size=size, overlap="mean", **options)
+        scalars = None if size is None else [K.convert_to_tensor(n) for n in size]
+        actual = unpatchify(
+            *map(tensor, (x, kernel, bias)), output_spatial_shape=scalars, overlap="mean", **asked
+        )
+        np.testing.assert_allclose(to_numpy(actual), expected, **TOLERANCE)
+    for size in case.sizes(options["padding"]):
+        image = case.signals(size)
+        expected = reference.patchify(image, kernel, **options)
+        actual = to_numpy(patchify(tensor(image), tensor(kernel), **asked))
+        np.testing.assert_allclose(actual, expected, **TOLERANCE)
+
+
+@pytest.mark.graphs
+def test_a_size_known_only_at_run_time_is_compared_with_the_grid():
+    x, kernel = tensor(normal((2, 4, 6, 3), 0)), tensor(normal((4, 4, 2, 3), 1))
+    for size in [(20, 24), (16, 28), (15, 24), (24, 16)]:
+        scalars = [K.convert_to_tensor(n) for n in size]
+        with pytest.raises(Exception, match=r"(?i)size|dimension|shape"):
+            unpatchify(x, kernel, output_spatial_shape=scalars)
+
+
+def test_a_size_that_is_known_is_not_compared_again():
+    x, axes = np.ones((2, 4, 6, 3)), geometry.make_axes(4, None, "valid", 2)
+    assert ops._compare_grid(x, axes, (4, 6), (16, 24)) is x
 
 
 def problem(operation, overlapping, whole, token, signal, columns, work=2**30):

@@ -115,8 +115,8 @@ def test_the_number_of_tokens_is_checked(call):
 
 @EITHER_WAY
 def test_a_layer_for_grids_names_the_argument(call):
-    text = "For a sequence of tokens, pass `sequence=True` to the layer."
-    with pytest.raises(ValueError, match=re.escape(text)):
+    text = "`data_dim`. For a sequence of tokens, pass `sequence=True` to the layer."
+    with pytest.raises(ValueError, match=re.escape(text) + "$"):
         call(Unpatchify(3, 2, 2, 4), (2, 9, 3))
     with pytest.raises(ValueError, match=re.escape("The input must have 3 axes")):
         call(Unpatchify(3, 2, 2, 4, sequence=True), (2, 3, 3, 3), output_spatial_shape=(12, 12))
