@@ -249,6 +249,14 @@ def test_initializers_serve_the_transposed_convolutions_of_keras(draw, variance)
     assert_uniform(to_numpy(layer.kernel), math.sqrt(3 * variance))
 
 
+@pytest.mark.parametrize("draw", CLASSES.values())
+def test_a_draw_has_the_dtype_that_is_asked_for(draw):
+    for dtype in ("float16", "float32"):
+        numbers = draw(seed=1)((4, 3, 2), dtype)
+        assert keras.backend.standardize_dtype(numbers.dtype) == dtype
+    assert keras.backend.standardize_dtype(draw(seed=1)((4, 3, 2)).dtype) == "float32"
+
+
 @pytest.mark.parametrize("seed", ["one", 1.5])
 def test_a_seed_of_another_kind_is_refused(seed):
     text = (

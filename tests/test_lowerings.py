@@ -41,6 +41,15 @@ def test_overlaps_add_up_in_single_precision(dtype):
         np.testing.assert_allclose(y, LARGE[dtype] + 15, atol=1, err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", LARGE)
+def test_two_terms_and_a_bias_are_rounded_once(dtype):
+    """In half precision each of two ones would be lost, one after the other."""
+    x, kernel, bias = [[[LARGE[dtype]], [1]]], [[[1]], [[1]]], [1]
+    arrays = [K.convert_to_tensor(a, dtype) for a in (x, kernel, bias)]
+    y = unpatchify(*arrays, stride=1, implementation="matmul")
+    assert float(y[0, 1, 0]) == LARGE[dtype] + 2
+
+
 @pytest.mark.parametrize(
     ("shape", "more", "batch"),
     [
