@@ -131,11 +131,6 @@ class Edge(NamedTuple):
     zeros: tuple[int, int]
     cuts: Pair
 
-    @property
-    def changes(self) -> bool:
-        """Whether there is anything to do."""
-        return any(self.zeros) or not all(is_static(cut) and cut == 0 for cut in self.cuts)
-
 
 def to_signal(axis: Axis, size: Size | None, start: int = 0, end: int = 0) -> Edge:
     """The edge that turns a piece of the patched positions into a signal.
