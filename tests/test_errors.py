@@ -102,6 +102,14 @@ BAD_ARGUMENTS += [
 ]
 
 
+BAD_ARGUMENTS += [
+    (
+        {"weight_init": None},
+        "Received: weight_init=None (None does not name an initializer)",
+    )
+]
+
+
 def arguments_id(value):
     return "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else ""
 
@@ -240,6 +248,18 @@ def test_an_empty_grid(call):
     text = "The grid must have at least one token along each axis. Received: grid shape=(2, 0)"
     with pytest.raises(ValueError, match=re.escape(text)):
         call(Unpatchify(**GOOD), (2, 2, 0, 8))
+
+
+@EITHER_WAY
+def test_a_padding_that_crops_all(call):
+    text = (
+        "The padding must leave at least one position of the signal. Received: "
+        "grid shape=(2, 1), padding=[(2, 2), (3, 2)]. Use a smaller `padding`, or more tokens."
+    )
+    layer = Unpatchify(**GOOD, stride=1, padding=(2, (3, 2)))
+    with pytest.raises(ValueError, match=re.escape(text)):
+        call(layer, (2, 2, 1, 8))
+    assert call(layer, (2, 2, 3, 8)).shape == (2, 1, 1, 3)
 
 
 @EITHER_WAY

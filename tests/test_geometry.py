@@ -1,6 +1,7 @@
 """Sizes along an axis: laws over generated patchings, each size checked by its inverse and by
 counting."""
 
+import numpy as np
 import pytest
 import reference
 from hypothesis import assume, given
@@ -146,6 +147,10 @@ def test_one_number_stands_for_every_axis():
         Axis(3, 3, (0, 0)),
     )
     assert geometry.make_axes(4, 2, 1, 2) == (Axis(4, 2, (1, 1)),) * 2
+    array = np.array([[1, 1], [0, 3]])
+    assert geometry.make_axes(np.array([4, 4]), np.int64(2), array, 2) == geometry.make_axes(
+        4, 2, ((1, 1), (0, 3)), 2
+    )
     assert geometry.make_axes(4, 2, (1, (0, 3)), 2) == (Axis(4, 2, (1, 1)), Axis(4, 2, (0, 3)))
 
 

@@ -168,9 +168,21 @@ def test_any_keras_initializer_draws_the_kernel_and_the_bias_is_zero(layer_class
 
 
 @over_layers
+def test_a_function_may_draw_the_kernel(layer_class):
+    kernel, bias = weights(layer_class, lambda shape, dtype: keras.ops.full(shape, 0.5, dtype))
+    assert (kernel == 0.5).all()
+    assert not bias.any()
+
+
+@over_layers
 @pytest.mark.parametrize(
     "weight_init",
-    [*CLASSES, *(draw() for draw in CLASSES.values()), "glorot_uniform"],
+    [
+        *CLASSES,
+        *(draw() for draw in CLASSES.values()),
+        "glorot_uniform",
+        keras.initializers.RandomNormal(),
+    ],
     ids=lambda draw: draw if isinstance(draw, str) else type(draw).__name__,
 )
 def test_two_layers_draw_different_numbers(layer_class, weight_init):

@@ -84,6 +84,21 @@ def test_what_is_written_for_one_backend_computes_the_same_on_any(monkeypatch, b
         np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("padding", "size", "cells"),
+    [("valid", 24, 12), ("valid", 9, 4), ("same", 9, 5), (((0, -1),), 9, 4), (1, 10, 5)],
+)
+def test_a_product_for_tokens_sees_the_whole_cells_of_the_signal(monkeypatch, padding, size, cells):
+    """And a cell for each token: whole cells divide over devices as the signal does."""
+    moved, found = lowerings._space_to_depth, []
+    monkeypatch.setattr(
+        lowerings, "_space_to_depth", lambda x, *rest: found.append(x.shape[1]) or moved(x, *rest)
+    )
+    options = {"stride": 2, "padding": padding, "implementation": "matmul"}
+    patchify(np.ones((1, size, 1), "float32"), np.ones((4, 1, 1), "float32"), **options)
+    assert found == [2 * cells, 2 * cells]
+
+
 @pytest.fixture(params=["every axis", "the first axis"])
 def traced(request, monkeypatch):
     """Sizes of axes are scalars of the backend, as in a graph."""
