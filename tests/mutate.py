@@ -18,12 +18,12 @@ import itertools
 import json
 import os
 import pathlib
-import random
 import signal
 import sys
 import tempfile
 import time
 import tomllib
+import zlib
 
 os.environ |= {"OMP_NUM_THREADS": "1", "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "torch")}
 
@@ -82,13 +82,16 @@ def changed(node):
             yield but(keywords=[x for x in node.keywords if x is not drop])
     if isinstance(node, (ast.Expr, ast.AugAssign, ast.Raise, ast.Continue)):
         yield ast.Pass()
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and ast.unparse(node) not in ("return", "return None"):
         yield but(value=ast.Constant(None))
 
 
-def text_of(node):
-    """The beginning of the node's code."""
-    return " ".join(ast.unparse(node).split("\n")[0].split())[:80]
+def text_of(*nodes):
+    """The code of each node, of a long one the beginning, or what is about the first difference."""
+    texts = [" ".join(ast.unparse(node).split("\n")[0].split()) for node in nodes]
+    common = len(os.path.commonprefix(texts)) if len(texts) > 1 else 0  # noqa: RUF071 - letters
+    start = max(0, common - 60)
+    return [text[start : start + 80] for text in texts]
 
 
 class Mutant:
@@ -96,9 +99,9 @@ class Mutant:
 
     def __init__(self, path, tree, function, statement, node, new):
         self.path, self.tree, self.function, self.node, self.new = path, tree, function, node, new
-        self.name = f"{path.stem}.{function}: {text_of(node)} -> {text_of(new)}"
+        self.name = f"{path.stem}.{function}: {' -> '.join(text_of(node, new))}"
         if node is not statement:
-            self.name += f" in {text_of(statement)}"
+            self.name += f" in {text_of(statement)[0]}"
         self.lines = range(node.lineno, max(node.lineno, getattr(node, "end_lineno", 0)) + 1)
 
     def code(self):
@@ -182,7 +185,8 @@ class Tests:
         self.reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         self.reach()
         chosen = [m for m in mutants() if any(text in m.name for text in self.only)]
-        random.Random(0).shuffle(chosen)
+        # the same ones where other code changes
+        chosen.sort(key=lambda mutant: zlib.crc32(mutant.name.encode()))
         del chosen[self.number :]
         running, start, self.total = {}, time.time(), len(chosen)
         gc.collect()
