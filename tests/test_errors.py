@@ -371,6 +371,13 @@ def test_an_output_beyond_all_memory(call):
         call(Unpatchify(8, 3, 2, 1, stride=2**40), (2, 2, 3, 8))
 
 
+def test_the_batch_counts_among_the_elements():
+    x, kernel = np.ones((4, 1, 1), "float32"), np.ones((1, 1, 1), "float32")
+    text = f"The output must have at most {2**63 - 1} elements. Received: shape=(4, {2**61}, 1)."
+    with pytest.raises(ValueError, match=re.escape(text)):
+        unpatchify(x, kernel, stride=2**61, output_spatial_shape=(2**61,))
+
+
 def test_a_patchify_layer_of_unknown_channels_has_no_mirror():
     text = (
         "The channels of the signal must be known. Received: a Patchify layer that is not "

@@ -102,6 +102,24 @@ def test_glorot_is_the_draw_of_the_linear_map(layer_class):
     assert not bias.any()
 
 
+@over_layers
+@pytest.mark.parametrize("data_dim", [1, 3])
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_range_along_one_axis_and_along_three(name, data_dim, layer_class):
+    layer = layer_class(IN, OUT, data_dim, 3, weight_init=name)
+    layer.build((*(None,) * (data_dim + 1), IN))
+    f, signal, token = 3**data_dim, IN, OUT
+    if layer_class is Unpatchify:
+        signal, token = OUT, IN
+    squares = {
+        "default": 1 / (f * signal),
+        "fan_in": 6 / (f * IN),
+        "glorot": 6 / (f * signal + token),
+        "unit_variance": 3 / (IN if layer_class is Unpatchify else f * IN),
+    }
+    assert_uniform(to_numpy(layer.kernel), math.sqrt(squares[name]))
+
+
 PATCHINGS = pytest.mark.parametrize(
     ("patch", "stride"),
     [

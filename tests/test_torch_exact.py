@@ -253,9 +253,10 @@ def test_a_normalised_weight_is_rounded_once(spelling, dtype, axis):
 
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("above", [-1, 1])
-def test_bfloat16_is_not_rounded_by_way_of_float32(sign, above):
-    # half way between 1 and the next bfloat16, and a little to one side of it
-    number = np.float64(sign * (1 + 2**-8 + above * 2**-40))
+@pytest.mark.parametrize("distance", [2**-40, 0.75 * 2**-23], ids=["near", "nearer the next"])
+def test_bfloat16_is_not_rounded_by_way_of_float32(sign, above, distance):
+    # half way between 1 and the next bfloat16, and less than a unit of float32 to one side of it
+    number = np.float64(sign * (1 + 2**-8 + above * distance))
     weight = torch_sources.folded(number[None], np.ones(1, "float32"), "bfloat16")
     assert float(weight[0]) == sign * (1 + 2**-7 if above > 0 else 1)
 

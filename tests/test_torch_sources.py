@@ -334,6 +334,14 @@ def test_a_pickle_with_code_in_it_is_refused_and_nothing_runs(unpatchify, torch,
     assert trace.exists()  # the code would have worked
 
 
+def test_every_pytorch_is_asked_for_weights_only_and_on_the_cpu(torch, monkeypatch):
+    """Before 2.6 it does not do so by itself."""
+    asked = {}
+    monkeypatch.setattr(torch, "load", lambda path, **options: asked.update(options) or {})
+    refusal(SMALL.unpatchify(), "a.pt")
+    assert asked == {"map_location": "cpu", "weights_only": True}
+
+
 def test_a_file_of_something_else(unpatchify, torch, tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "a.pt")
     text = refusal(unpatchify, tmp_path / "a.pt")
