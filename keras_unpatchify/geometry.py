@@ -1,4 +1,6 @@
-"""Sizes along each axis of a patching: the grid of a signal, the signals of a grid, the edges.
+"""Sizes along each axis of a patching: the grid of a signal, and the signals of a grid.
+
+An edge is how many zeros to add, and how many positions to cut off, at the two ends of an axis.
 
 A size is an int, or `None` where it is not known yet. The arithmetic of `Axis` also takes a
 backend's scalar for a size that is known only at run time. Every shape that the package reports or
@@ -25,14 +27,14 @@ MAX_TENSOR_ELEMENTS = 2**63 - 1
 
 
 class RankError(ValueError, AssertionError):
-    """An input with the wrong number of axes; also an `AssertionError`, for those who catch one."""
+    """An input has the wrong number of axes; also an `AssertionError`, for code that catches it."""
 
 
 class Axis(NamedTuple):
     """One axis of a patching: patches of `patch` positions, one every `stride`.
 
     `padding` is how many zeros the signal is padded with before it is patched, `(before, after)`.
-    A negative `after` leaves out positions at the end instead. `"same"` pads as much as
+    A negative `after` drops positions at the end instead. `"same"` pads as much as
     `ceil(size / stride)` patches need, half of it (rounded down) before, as Keras does.
     """
 
@@ -52,7 +54,7 @@ class Axis(NamedTuple):
 
     @property
     def width(self) -> int:
-        """The positions of a block, as even as can be; the last block may have fewer."""
+        """The positions in a block. Blocks are as even as possible; the last may have fewer."""
         return -(-self.patch // self.blocks)
 
     @property
@@ -62,12 +64,12 @@ class Axis(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether a patch fills each of its cells alike, so that its blocks are cells."""
+        """Whether a patch fills all of its cells equally, so that its blocks are cells."""
         return self.patch == self.blocks * self.cell
 
     @property
     def tiles(self) -> bool:
-        """Whether patches lie edge to edge."""
+        """Whether patches lie side by side, without overlaps and gaps."""
         return self.patch == self.stride
 
     def grid(self, size: Size) -> Size:
@@ -123,7 +125,7 @@ class Axis(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """What turns one axis of a tensor into another: zeros to add at its ends, positions to cut off.
+    """How one axis of a tensor gets another size: zeros to add at its ends, positions to cut off.
 
     Zeros are ints. A cut may be a size that is known only at run time.
     """
@@ -142,7 +144,7 @@ def to_signal(axis: Axis, size: Size | None, start: int = 0, end: int = 0) -> Ed
 
 
 def to_patches(axis: Axis, size: Size, start: int = 0, end: int = 0) -> Edge:
-    """The edge that turns a signal into a piece of the patched positions, as `to_signal` undoes."""
+    """The edge that turns a signal into a piece of the patched positions, against `to_signal`."""
     return _edge(axis, size, lambda before, after: (before - start, after - end))
 
 
@@ -307,7 +309,7 @@ def _sizes_of(axis: Axis, grid: Size) -> tuple[int | float, int | float]:
 
 
 def number_of(grid: Shape) -> Size:
-    """The tokens of a grid; `None` where one of its sizes is."""
+    """The number of tokens of a grid; `None` where one of its sizes is `None`."""
     return None if None in grid else math.prod(grid)
 
 

@@ -1,24 +1,24 @@
 """Initial kernels and biases: what `weight_init` names.
 
 Both layers keep a kernel `(*patch, signal, token)`. Below, `f = prod(patch)`. The shape does not
-tell which of the last two axes is the input. The generic rules for a fan-in guess: Keras multiplies
+tell which of the last two axes is the input. The generic rules guess the fan-in: Keras multiplies
 the patch by the last axis but one of any kernel (`compute_fans` in its `random_initializers.py`),
 PyTorch by the second axis of its `(token, signal, *patch)` (`_calculate_fan_in_and_fan_out` in
 `torch.nn.init`). Both arrive at `f * signal`. That is the fan-in of a convolution. A transposed
 convolution sums over the token channels of each patch instead.
 
-Each name has a class here. Kernels are uniform in `[-b, b]`, `b = sqrt(gain / fan)`:
+Each name but `"zeros"` has a class here. Kernels are uniform in `[-b, b]`, `b = sqrt(gain / fan)`:
 
 | name | class | gain | fan | bias |
 |---|---|---|---|---|
 | `"default"` | `TorchUniform` | 1 | `f * signal` | as the kernel |
 | `"fan_in"` | `FanInUniform` | 6 | `f *` the channels of the layer's input | 0 |
 | `"glorot"` | `LinearGlorotUniform` | 6 | `f * signal + token` | 0 |
-| `"unit_variance"` | `UnitVarianceUniform` | 3 | the variance of an output of unit numbers | 0 |
+| `"unit_variance"` | `UnitVarianceUniform` | 3 | an output's variance (`Kernel.variance`) | 0 |
 
 `"zeros"` is Keras's initializer. In `Patchify` and `Unpatchify` a class draws exactly what its name
-draws, because the layer tells it how the kernel is used. A layer of Keras does not: there a class
-takes the kernel for that of an `Unpatchify` with tiling patches, unless it is given a `fan`.
+draws, because the layer tells it how the kernel is used. Other layers do not tell it. For them, a
+class assumes the kernel of an `Unpatchify` with tiling patches, unless it is given a `fan`.
 """
 
 import math
@@ -54,8 +54,8 @@ class Kernel(NamedTuple):
     def variance(self) -> float:
         """The variance of an output where input and kernel have variance 1.
 
-        That is the number of products in a token. A position of the signal has their mean number,
-        or less with `overlap="mean"`.
+        For a token, that is the number of products that it sums. For a position of the signal, it
+        is the mean of that number, or less with `overlap="mean"`.
         """
         if self.overlap is None:
             return self.inputs * self.positions
@@ -162,7 +162,7 @@ class LinearGlorotUniform(_FanUniform):
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
 class UnitVarianceUniform(_FanUniform):
-    """Unit variance in, unit variance out: `b = sqrt(3 / fan)`, the kernel's variance is `1 / fan`.
+    """Unit variance in, unit variance out: `b = sqrt(3 / fan)`. The kernel has variance `1 / fan`.
 
     If the numbers of the input are independent, of mean 0 and variance 1, those of the output have
     variance 1, away from padding. Where patches overlap unevenly or leave gaps, positions of a

@@ -8,15 +8,16 @@ A lowering is two functions, which are adjoint to each other without a bias:
 The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch adds,
 `(*patch, signal)`. A size of `None` is the default size along its axis.
 
-- `native` is the backend's convolution with the whole patch.
-- `product` multiplies by the whole patch at once. For a signal, it cuts the patches into blocks, at
-  most one stride wide, moves them to their places, and adds them up.
+- `native` (`"conv_transpose"`) is the backend's convolution with the whole patch.
+- `product` (`"matmul"`) multiplies by the whole patch at once. For a signal, it cuts the patches
+  into blocks, at most one stride wide, moves them to their places, and adds them up.
 - `subpixel` sees the signal as cells, one stride long. It is a convolution of stride 1 over cells,
   whose channels are the positions in a cell (Shi et al., "Is the deconvolution layer the same as a
   convolutional layer?", 2016).
 
-None of them merges an axis of the grid or of the signal with another axis or with the batch. A
-signal that is divided over devices along one of its axes therefore stays divided.
+None of them merges an axis of the grid or of the signal with another axis or with the batch.
+Therefore `product` keeps a signal divided that is divided over devices along one of its axes. The
+backend's convolutions may gather it.
 """
 
 import itertools
@@ -57,7 +58,7 @@ def native_tokens(x, kernel, axes):
 
 
 def native_signal(x, kernel, bias, axes, size):
-    """The backend's transposed convolution, of the natural size, which is then made to fit."""
+    """The backend's transposed convolution, from the first patch to the last, then made to fit."""
     y = _transposed_convolution(x, kernel, [axis.stride for axis in axes])
     y = _fit(y, [geometry.to_signal(axis, n) for axis, n in zip(axes, size)], size)
     return _add_patch_bias(y, x, bias, axes, size)
@@ -67,7 +68,7 @@ def product_tokens(x, kernel, axes):
     """The product with all blocks of a patch, side by side."""
     size = sizes_of(x)[1:-1]
     grid = [axis.grid(n) for axis, n in zip(axes, size)]
-    # All whole cells of the signal, for these divide over devices as it does.
+    # Take all whole cells of the signal, because they divide over devices as it does.
     spare = [
         max(0, n // axis.stride - g) if geometry.is_static(n) else 0
         for axis, n, g in zip(axes, size, grid)
@@ -157,11 +158,12 @@ def _add_patch_bias(y, x, bias, axes, size):
 def _product(x, matrix, to_tokens=False):
     """(batch, *grid, channels) times (channels, others) -> (batch, *grid, others)."""
     if keras.backend.backend() == "tensorflow":
-        # Its gradient of a product with a batch has a matrix for each example and row.
+        # TensorFlow's gradient of a batched product has a matrix for each example and row.
         y = ops.reshape(x, (-1, x.shape[-1])) @ matrix
         return ops.reshape(y, (batch_of(x), *sizes_of(x)[1:-1], matrix.shape[-1]))
     if keras.backend.backend() == "jax" and to_tokens and 4 * matrix.shape[0] <= matrix.shape[1]:
-        # The same, but XLA transposes `x` for the gradient of the matrix, not the wider tokens.
+        # This does the same, but for the gradient of the matrix XLA transposes `x`, not the wider
+        # tokens.
         tap = ops.reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
         return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
     # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
@@ -169,12 +171,12 @@ def _product(x, matrix, to_tokens=False):
 
 
 def _cut(x, edges):
-    """Takes off the cuts of each edge, which are ints."""
+    """Cuts off what each edge says; the cuts are ints."""
     if not any(any(edge.cuts) for edge in edges):
         return x
     cuts = [edge.cuts for edge in edges]
     if keras.backend.backend() == "tensorflow":
-        # Its gradient of a plain slice takes as long as the rest of a training step.
+        # TensorFlow's gradient of a plain slice takes as long as the rest of a training step.
         size = [n - sum(cut) for n, cut in zip(sizes_of(x)[1:-1], cuts)]
         start = [front for front, _ in cuts]
         return ops.slice(x, (0, *start, 0), (sizes_of(x)[0], *size, x.shape[-1]))
@@ -265,7 +267,7 @@ def _space_to_depth(x, axes, grid, spare, width):
 
 
 def _block_edges(direction, axes, size, start, spare):
-    """The edges of a block's cells: one for each token, and for each axis so many spare ones."""
+    """The edges of a block's cells: one cell per token, and `spare` more along each axis."""
     return [
         direction(axis, n, first, axis.patch - first - (1 + more) * axis.stride)
         for axis, n, first, more in zip(axes, size, start, spare)
@@ -273,7 +275,7 @@ def _block_edges(direction, axes, size, start, spare):
 
 
 def _fit(x, edges, size):
-    """Adds the zeros of each edge and takes off its cuts; `size` is the result's."""
+    """Adds the zeros of each edge and makes its cuts; `size` is the size of the result."""
     if not all(geometry.is_static(cut) for edge in edges for cut in edge.cuts):
         x = _pad(x, edges)
         front = [edge.cuts[0] for edge in edges]

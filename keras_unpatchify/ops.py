@@ -1,8 +1,8 @@
 """The mathematics: `patchify` and its adjoint `unpatchify`, stateless, in `keras.ops` alone.
 
 Both take a kernel of the same shape, `(*patch, signal, token)`: the axes of the patch, then the
-number of channels of the signal, then that of a token. A lowering is a way to compute the product
-with it; which one is taken changes the speed, and values by rounding only.
+number of channels of the signal, then that of a token. A lowering is one way to compute the
+product with the kernel. The choice changes the speed, and values only by rounding.
 """
 
 import math
@@ -33,12 +33,12 @@ class Problem(NamedTuple):
     whole: bool  # whether the stride divides each patch that overlaps
     signal: int  # channels
     token: int  # channels
-    columns: int  # numbers of a patch
+    columns: int  # numbers in a patch: its positions times the signal channels
     work: int | None  # multiplications; `None` where a size is not known
 
     @property
     def small(self) -> bool:
-        """Whether a call takes longer to begin than to compute."""
+        """Whether a call takes longer to start than to compute."""
         return self.work is not None and 0 < self.work < 2**18
 
 
@@ -71,11 +71,12 @@ def patchify(
         x: signal, `(batch, *size, signal)`.
         kernel: `(*patch, signal, token)` with one to three patch axes.
         bias: `(token,)`, or `None`.
-        stride: positions from one patch to the next, an int or one per axis; `None` is the patch.
+        stride: positions from one patch to the next, an int or one per axis. `None` takes the
+            size of the patch.
         padding: `"valid"` drops positions at the end that fill no patch. `"same"` pads with zeros,
             half of them (rounded down) before. An int, or per axis an int or a pair `(before,
-            after)`, is the number of zeros at the ends, each less than the patch. A negative
-            `after`, more than `-stride`, leaves out positions at the end.
+            after)`, is the number of zeros at the ends. Each must be less than the patch. A
+            negative `after`, greater than `-stride`, drops positions at the end.
         implementation: `"conv_transpose"` (the backend's strided convolution, the adjoint of its
             transposed one), `"matmul"` (one product), `"subpixel"` (a convolution of stride 1 over
             cells of one stride), or `"auto"`, the first of `AUTO` that fits.
@@ -116,8 +117,9 @@ def unpatchify(
         kernel: `(*patch, signal, token)` with one to three patch axes.
         bias: `(signal,)`, added once to every position; or `(*patch, signal)`, added by every
             patch; or `None`.
-        stride: positions from one patch to the next, an int or one per axis; `None` is the patch.
-        padding: what `patchify` pads, and this crops.
+        stride: positions from one patch to the next, an int or one per axis. `None` takes the
+            size of the patch.
+        padding: the positions that `patchify` pads and this function crops.
         output_spatial_shape: the size to return, one number per axis. `patchify` must turn a
             signal of this size into this grid. `None` is `(grid - 1) * stride + patch - before -
             after`, or `grid * stride` for `"same"`.
@@ -232,7 +234,7 @@ def _overlapping(axes):
 
 
 def _compare_grid(x, axes, grid, size):
-    """Lets the backend compare the grid with that of the size at run time, if not known before."""
+    """Lets the backend compare the grid with that of the size at run time, if one is unknown."""
     if all(map(geometry.is_static, (*grid, *size))):
         return x
     expected = [axis.grid(n) for axis, n in zip(axes, size)]

@@ -25,9 +25,9 @@ class Patchify(PatchLayer):
         out_features: int, channels of a token.
         data_dim: int, the number of spatial axes: 1, 2 or 3.
         patch_size: int or one per axis, the positions that become a token.
-        stride: int or one per axis, the positions from one patch to the next. Smaller than the
-            patch, patches overlap; larger, they leave gaps. Defaults to `None`: the patch, so
-            that patches tile.
+        stride: int or one per axis, the positions from one patch to the next. With a smaller
+            stride than the patch, patches overlap; with a larger one, they leave gaps. Defaults
+            to `None`: the size of the patch, so that patches tile.
         bias: bool, whether to add one number to each channel of a token. Defaults to `True`.
         weight_init: a name, or a Keras initializer for the kernel (the bias is then zero).
             Defaults to `"default"`. With `f = prod(patch_size)`:
@@ -50,18 +50,18 @@ class Patchify(PatchLayer):
             - `"valid"`: not at all. Positions at the end that fill no patch are dropped.
             - `"same"`: as much as `ceil(size / stride)` patches need, half of it (rounded down)
               before. Nothing is dropped.
-            - an int, or for each axis an int or a pair `(before, after)`: by that many positions,
-              each number less than the patch. This is the padding of PyTorch's `ConvNd`. A
-              negative `after`, more than `-stride`, leaves out positions at the end.
+            - an int, or for each axis an int or a pair `(before, after)`: by that many positions.
+              Each number must be less than the patch. This is the padding of PyTorch's `ConvNd`. A
+              negative `after`, greater than `-stride`, drops positions at the end.
         sequence: bool, whether to return tokens as a sequence, `(batch, tokens, out_features)`,
             row by row, instead of a grid. Defaults to `False`.
         activation: a name or callable, applied to the tokens. Defaults to `None`.
-        implementation: how to compute the tokens. It changes the speed and the memory, not the
-            weights, and values by rounding only. Defaults to `"auto"`.
+        implementation: how to compute the tokens. The choice changes speed and memory, and values
+            only by rounding. It does not change the weights. Defaults to `"auto"`.
 
             - `"conv_transpose"`: the backend's strided convolution.
-            - `"matmul"`: one matrix product; then the patches are put in their places.
-            - `"subpixel"`: a convolution of stride 1 over cells of one stride. It needs little
+            - `"matmul"`: the patches are laid side by side; then one matrix product.
+            - `"subpixel"`: a convolution of stride 1 over cells, one stride long. It needs little
               memory where patches overlap much. On jax it is slow to train.
             - `"auto"`: the fastest that was measured (`keras_unpatchify.ops.AUTO` has the rule).
         kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
@@ -83,8 +83,8 @@ class Patchify(PatchLayer):
         `(batch, prod(grid), out_features)`.
 
     Raises:
-        ValueError: for an argument, or an input, that does not fit, before any work is done. For
-            an input of the wrong rank the `ValueError` is also an `AssertionError`.
+        ValueError: if an argument or an input does not fit, before any work is done. If an input
+            has the wrong rank, the `ValueError` is also an `AssertionError`.
 
     A Keras mask is not passed on, and `quantize` is not supported.
 
@@ -140,8 +140,8 @@ class Patchify(PatchLayer):
         """The same function as a convolution of Keras, with its settings and weights.
 
         Name, dtype policy, activation, regularizers, constraints and the trainable flag are the
-        layer's, and so are the weights if it is built. If not, `in_features` is `None`; the kernel
-        will be drawn by the layer's own initializer, and the bias will be zero, whatever
+        layer's, and so are the weights if it is built. If it is not, `in_features` is `None`, the
+        layer's own initializer will draw the kernel, and the bias will be zero, whatever
         `bias_initializer` is.
 
         Args:

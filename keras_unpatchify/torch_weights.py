@@ -1,4 +1,4 @@
-"""The weights of a PyTorch checkpoint into a layer, and back: the same numbers in another order."""
+"""Takes weights from PyTorch to a layer, and back: the same numbers in another order."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,8 @@ def load_torch_weights(
 ) -> None:
     """Loads the weights of a PyTorch module into a layer, which then computes the same function.
 
-    The shape of the weight tells the module, with `f = prod(patch_size)` and `data_dim` ones:
+    The shape of the weight tells which module it is from. Below, `f = prod(patch_size)`. The ones
+    at the end stand for `data_dim` ones:
 
     - `(in_features, out_features, *patch_size)`: a `ConvTranspose`, for Unpatchify.
     - `(out_features, in_features, *patch_size)`: a `Conv`, for Patchify.
@@ -45,24 +46,25 @@ def load_torch_weights(
     `parametrizations.weight`. The product is computed in float64 and rounded once. Nothing else
     is rounded: narrower floats are widened, and any others are an error.
 
-    Names and shapes tell nothing of stride, padding, dilation, groups and edges. A module as the
-    source does: what differs from the layer is an error. What surrounds the module, such as an
-    activation, is not compared.
+    Names and shapes do not tell stride, padding, padding mode, dilation and groups. A module as the
+    source does, and whatever differs from the layer is an error. What surrounds the module, such
+    as an activation, is not compared.
 
     Args:
         layer: a `Patchify` or `Unpatchify`. One that is not built is built, and `in_features=None`
             is read from the weight.
         source: one of
 
-            - a mapping of names to arrays (of NumPy, of PyTorch, anything with `__array__`), with
-              dotted names for mappings in it;
-            - the path of a file of one: `.safetensors`, or `.pt` or `.pth`, which is read with
-              `weights_only=True` and never otherwise (safe from PyTorch 2.6 on: CVE-2025-32434);
+            - a mapping of names to arrays (of NumPy, of PyTorch, anything with `__array__`). Nested
+              mappings have dotted names;
+            - the path of a file of such a mapping: `.safetensors`, or `.pt` or `.pth`, which is
+              read with `weights_only=True` and never otherwise (safe from PyTorch 2.6 on:
+              CVE-2025-32434);
             - a `torch.nn.Module`: a `Conv`, a `ConvTranspose`, a `Linear`, or one that holds
               exactly one of them under the prefix.
-        prefix: where to look, such as `"decoder_pred"`. Other names are ignored. There must be
-            the weight, and a `bias` if the layer has one, and nothing else. In a mapping or file
-            they are right there, in `deconv.` or in `conv.`.
+        prefix: where to look, such as `"decoder_pred"`. Other names are ignored. Below the prefix
+            there must be the weight, a `bias` if the layer has one, and nothing else. In a mapping
+            or file, both are directly below the prefix, or below its `deconv.` or `conv.`.
         patch_order: how a `Linear`, or a `Conv` beside a rearrangement, merges its axes:
             `"channels_last"`, (*patch, channel), `"channels_first"`, (channel, *patch), or a
             permutation of these axes, such as `(1, 0, 2)` for (width, height, channel). `None` is
@@ -70,7 +72,7 @@ def load_torch_weights(
             `"channels_first"`.
 
     Raises:
-        ValueError: for all that is missing, unexpected or does not fit. The layer is unchanged.
+        ValueError: if anything is missing, unexpected or does not fit. The layer is unchanged.
         FileNotFoundError: if there is no such file.
         ImportError: if the package that reads the file is missing.
 
@@ -144,7 +146,7 @@ def to_torch_weights(
         `bias`, under the prefix.
 
     Raises:
-        ValueError: if the layer is not built, or no module of the layout does the same as it.
+        ValueError: if the layer is not built, or no module of the layout computes the same.
 
     Example:
         >>> head = Unpatchify(512, 3, data_dim=2, patch_size=16)

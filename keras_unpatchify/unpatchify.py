@@ -27,11 +27,11 @@ class Unpatchify(PatchLayer):
         out_features: int, channels of the signal.
         data_dim: int, the number of axes of the grid: 1, 2 or 3.
         patch_size: int or one per axis, the positions that a token becomes.
-        stride: int or one per axis, the positions from one patch to the next. Smaller than the
-            patch, patches overlap; larger, they leave gaps. Defaults to `None`: the patch, so
-            that patches tile.
+        stride: int or one per axis, the positions from one patch to the next. With a smaller
+            stride than the patch, patches overlap; with a larger one, they leave gaps. Defaults
+            to `None`: the size of the patch, so that patches tile.
         bias: `True` for one number per channel, `False` for none, or `"patch"` for a bias of the
-            shape `(*patch_size, out_features)`, which a linear head has too. It is added to each
+            shape `(*patch_size, out_features)`, as a linear head has. It is added to each
             patch, before overlapping patches are summed. Defaults to `True`.
         weight_init: a name, or a Keras initializer for the kernel (the bias is then zero).
             Defaults to `"default"`. With `f = prod(patch_size)`:
@@ -40,26 +40,27 @@ class Unpatchify(PatchLayer):
               `[-b, b]`, `b = 1 / sqrt(out_features * f)`.
             - `"zeros"`: kernel and bias are zero, and so is the output.
             - `"fan_in"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`.
-              The bias is zero. For unit tokens and tiling patches a position has the variance
-              `2 / prod(stride)`, whatever `in_features` is.
+              The bias is zero. For tokens of variance 1 and tiling patches, a position has the
+              variance `2 / prod(stride)`, whatever `in_features` is.
             - `"glorot"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features +
               out_features * f))`: the Glorot draw of the equivalent linear head, as in MAE and
               DiT. The bias is zero.
             - `"unit_variance"`: the kernel is uniform in `[-b, b]`, `b = sqrt(3 * prod(stride) /
               (in_features * f))`; with `overlap="mean"` it accounts for the division too. The
-              bias is zero. Unit tokens give a signal of variance 1, on average over its
-              positions.
+              bias is zero. Tokens of variance 1 give a signal of variance 1, on average over
+              its positions.
 
             `keras_unpatchify.initializers` explains the draws, and has each as an initializer that
             takes a seed.
-        padding: what `Patchify` pads with zeros, and this layer crops. Defaults to `"valid"`.
+        padding: the positions that `Patchify` pads with zeros and this layer crops. Defaults to
+            `"valid"`.
 
             - `"valid"`: nothing.
             - `"same"`: what `Patchify` pads with `"same"`.
-            - an int, or for each axis an int or a pair `(before, after)`: that many positions, each
-              number less than the patch. This is the padding of PyTorch's `ConvTransposeNd`. A
-              negative `after`, more than `-stride`, adds positions at the end. PyTorch's
-              `padding=n, output_padding=p` is the pair `(n, n - p)` here.
+            - an int, or for each axis an int or a pair `(before, after)`: that many positions. Each
+              number must be less than the patch. This is the padding of PyTorch's
+              `ConvTransposeNd`. A negative `after`, greater than `-stride`, adds positions at the
+              end. PyTorch's `padding=n, output_padding=p` is the pair `(n, n - p)` here.
         sequence: bool, whether tokens come as a sequence, `(batch, tokens, in_features)`, row by
             row, instead of a grid. The grid is then that of `output_spatial_shape` or `like`,
             which must be passed if `data_dim` is more than 1. Defaults to `False`.
@@ -67,12 +68,12 @@ class Unpatchify(PatchLayer):
             it, before the bias. (A bias of `"patch"` is part of what is averaged.) Defaults to
             `"sum"`.
         activation: a name or callable, applied to the signal. Defaults to `None`.
-        implementation: how to compute the signal. It changes the speed and the memory, not the
-            weights, and values by rounding only. Defaults to `"auto"`.
+        implementation: how to compute the signal. The choice changes speed and memory, and values
+            only by rounding. It does not change the weights. Defaults to `"auto"`.
 
             - `"conv_transpose"`: the backend's transposed convolution.
             - `"matmul"`: one matrix product; then the patches are put in their places.
-            - `"subpixel"`: a convolution of stride 1 over cells of one stride. It needs little
+            - `"subpixel"`: a convolution of stride 1 over cells, one stride long. It needs little
               memory where patches overlap much. On jax it is slow to train.
             - `"auto"`: the fastest that was measured (`keras_unpatchify.ops.AUTO` has the rule).
         kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
@@ -88,8 +89,9 @@ class Unpatchify(PatchLayer):
             of this size into this grid: each int is from `n` to `n + stride - 1`, where `n =
             (grid - 1) * stride + patch_size - before - after`, or `n = (grid - 1) * stride + 1` if
             `padding="same"`. Positions that no patch covers hold the bias, or zero.
-        like: a tensor of `data_dim + 2` axes. The signal has its spatial size; its values are not
-            read. A size that is known only at run time is checked then.
+        like: a tensor of `data_dim + 2` axes. The output takes the spatial size of this tensor.
+            The values of the tensor are not read. A size that is known only at run time is checked
+            then.
 
     Input shape:
         `(batch, *grid, in_features)`, or `(batch, tokens, in_features)` with `sequence=True`.
@@ -100,8 +102,8 @@ class Unpatchify(PatchLayer):
         after` otherwise.
 
     Raises:
-        ValueError: for an argument, or an input, that does not fit, before any work is done. For
-            an input of the wrong rank the `ValueError` is also an `AssertionError`.
+        ValueError: if an argument or an input does not fit, before any work is done. If an input
+            has the wrong rank, the `ValueError` is also an `AssertionError`.
 
     A Keras mask is not passed on, and `quantize` is not supported. `TimeDistributed` passes on
     neither `output_spatial_shape` nor `like`.
@@ -168,11 +170,11 @@ class Unpatchify(PatchLayer):
         Args:
             patchify: the layer. Its number of channels must be known, by `in_features` or because
                 it is built.
-            **overrides: further or other arguments of `Unpatchify`. With another `patch_size`, a
+            **overrides: arguments of `Unpatchify` to add or replace. With another `patch_size`, a
                 layer whose patches tile is mirrored by one whose patches tile too.
 
         Raises:
-            ValueError: if it is no `Patchify`, or its number of channels is not known.
+            ValueError: if it is not a `Patchify`, or its number of channels is not known.
         """
         if not isinstance(patchify, Patchify):
             raise ValueError(f"`patchify` must be a Patchify. Received: patchify={patchify!r}")
@@ -203,9 +205,9 @@ class Unpatchify(PatchLayer):
         """The same function as a transposed convolution of Keras, with its settings and weights.
 
         Name, dtype policy, activation, regularizers, constraints and the trainable flag are the
-        layer's, and so are the weights if it is built. If not, `in_features` is `None`; the kernel
-        will be drawn by the layer's own initializer, and the bias will be zero, whatever
-        `bias_initializer` is. The positions are those of Keras 3.15.
+        layer's, and so are the weights if it is built. If it is not, `in_features` is `None`, the
+        layer's own initializer will draw the kernel, and the bias will be zero, whatever
+        `bias_initializer` is. The output has the positions that Keras 3.15 computes.
 
         Args:
             layer: a `Conv1DTranspose`, `Conv2DTranspose` or `Conv3DTranspose` of Keras.
