@@ -70,7 +70,7 @@ def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
-@over_cases(["1d-overlap", "2d-wide-token", "2d-mixed"])
+@over_cases(["1d-overlap", "2d-wide-token", "2d-mixed", "2d-many-channels"])
 def test_what_is_written_for_one_backend_computes_the_same_on_any(monkeypatch, backend, case):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     options = {"stride": case.stride, "padding": case.padding("pairs")}

@@ -164,6 +164,14 @@ def own_forward(base):
     return Own
 
 
+def own_convolution(base):
+    class Own(base):
+        def _conv_forward(self, x, weight, bias):
+            return 2 * super()._conv_forward(x, weight, bias)
+
+    return Own
+
+
 def clamped(module):
     class Clamp(nn.Module):
         def forward(self, weight):
@@ -272,6 +280,11 @@ DIFFERENT = {
         unpatchify(),
         own_forward(nn.ConvTranspose2d)(8, 3, (4, 2), (4, 2)),
         HEAD + "a `forward` of its own, that of Own",
+    ),
+    "own convolution": (
+        Patchify(3, 8, 2, 4),
+        own_convolution(nn.Conv2d)(3, 8, 4, 4),
+        "the Conv2d has a `_conv_forward` of its own, that of Own",
     ),
     "parametrization": (
         unpatchify(),
