@@ -115,7 +115,7 @@ UPSTREAM = {
     "torch litert fixed matmul overlapping-volume": "RuntimeError: 'tfl.pad' op failed to verify "
     "that operand 0 is at most 5-D",
     # A transposition of 7 axes is left to TensorFlow, which the runtime has not.
-    "tensorflow litert fixed matmul *volume": "RuntimeError: Select TensorFlow op(s), included in "
+    "tensorflow litert fixed [ms]* *volume": "RuntimeError: Select TensorFlow op(s), included in "
     "the given model, is(are) not supported by this interpreter",
     "openvino tf_saved_model *": "AttributeError: 'OpenvinoExportArchive' object has no attribute",
     "openvino onnx *": "NotImplementedError: only compatible with TensorFlow, JAX and Torch",
