@@ -85,6 +85,56 @@ def test_what_is_written_for_one_backend_computes_the_same_on_any(monkeypatch, b
 
 
 @pytest.mark.parametrize(
+    ("backend", "token", "taken"),
+    [
+        ("torch", 24, set()),
+        ("jax", 24, {"conv"}),
+        ("jax", 23, set()),
+        ("tensorflow", 24, {"slice", "rows"}),
+    ],
+)
+def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backend, token, taken):
+    """The signal is cut by one position; on jax a row of the product is four times as wide."""
+    found, conv, cut, reshape = set(), K.conv, K.slice, K.reshape
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(K, "conv", lambda *a, **b: found.add("conv") or conv(*a, **b))
+    monkeypatch.setattr(K, "slice", lambda *a: found.add("slice") or cut(*a))
+    monkeypatch.setattr(
+        K, "reshape", lambda x, to: found.update(["rows"] * (to == (-1, 6))) or reshape(x, to)
+    )
+    x, kernel = np.ones((1, 5, 3), "float32"), np.ones((2, 3, token), "float32")
+    patchify(x, kernel, implementation="matmul")
+    assert found == taken
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "size", "to_rows"),
+    [
+        ("matmul", 3, None, True),
+        ("matmul", 3, (7,), False),
+        ("matmul", 2, None, False),
+        ("matmul", 4, None, False),
+        ("conv_transpose", 3, None, False),
+    ],
+)
+def test_a_bias_is_added_to_the_rows_of_a_product_where_patches_tile(
+    monkeypatch, name, stride, size, to_rows
+):
+    """And where no position is added at the end, which holds the bias too."""
+    found, lowering = [], lowerings.LOWERINGS[name]
+
+    def signal(x, kernel, bias, *rest):
+        found.append(bias is not None)
+        return lowering.signal(x, kernel, bias, *rest)
+
+    monkeypatch.setitem(lowerings.LOWERINGS, name, lowering._replace(signal=signal))
+    x, kernel, bias = (np.ones(shape, "float32") for shape in [(1, 2, 4), (3, 5, 4), (5,)])
+    options = {"output_spatial_shape": size, "implementation": name}
+    unpatchify(x, kernel, bias, stride=stride, **options)
+    assert found == [to_rows]
+
+
+@pytest.mark.parametrize(
     ("padding", "size", "cells"),
     [("valid", 24, 12), ("valid", 9, 4), ("same", 9, 5), (((0, -1),), 9, 4), (1, 10, 5)],
 )
