@@ -35,6 +35,7 @@ class Problem(NamedTuple):
     token: int  # channels
     columns: int  # numbers in a patch: its positions times the signal channels
     work: int | None  # multiplications; `None` where a size is not known
+    gaps: bool = False  # whether a stride is longer than its patch
 
     @property
     def small(self) -> bool:
@@ -48,7 +49,8 @@ BOTH = ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
     ("matmul", BOTH, lambda p: p.token == 1),
-    ("conv_transpose", BOTH, lambda p: p.small),
+    # TensorFlow leaves some gradients unset where there are gaps.
+    ("conv_transpose", BOTH, lambda p: p.small and not p.gaps),
     ("conv_transpose", BOTH, lambda p: p.overlapping and p.operation == "patchify"),
     ("conv_transpose", BOTH, lambda p: p.overlapping and p.token < 8 * p.signal),
     ("subpixel", ("torch",), lambda p: p.overlapping and p.whole and p.token < 8 * p.columns),
@@ -215,6 +217,7 @@ def _lowering(
             token=token,
             columns=columns,
             work=math.prod((*tokens, columns, token)) if known else None,
+            gaps=any(axis.stride > axis.patch for axis in axes),
         )
         implementation = choose(problem)
     return LOWERINGS[implementation]
@@ -258,9 +261,9 @@ def _patch_bias(bias, lowering, axes, size, signal):
 
 def _coverage(axes, grid, size, dtype):
     """How many patches cover each position, at least 1: (*size, 1)."""
-    coverage = ops.ones((), dtype)
+    coverage = ops.ones((), "float32")
     for axis, n, positions in zip(axes, grid, size):
-        ones = ops.ones((1, n, 1), dtype), ops.ones((axis.patch, 1, 1), dtype)
+        ones = ops.ones((1, n, 1), "float32"), ops.ones((axis.patch, 1, 1), "float32")
         count = product_signal(*ones, None, [axis], [positions])[0, :, 0]
         coverage = ops.expand_dims(coverage, -1) * ops.maximum(count, 1)
-    return ops.expand_dims(coverage, -1)
+    return cast(ops.expand_dims(coverage, -1), dtype)

@@ -50,6 +50,16 @@ def test_two_terms_and_a_bias_are_rounded_once(dtype):
     assert float(y[0, 1, 0]) == LARGE[dtype] + 2
 
 
+@over_implementations
+@pytest.mark.parametrize("dtype", LARGE)
+def test_a_mean_in_half_precision(implementation, dtype):
+    """Of ones, wherever one patch or two cover a position."""
+    arrays = [K.ones(shape, dtype) for shape in [(2, 5, 2), (4, 3, 2)]]
+    y = unpatchify(*arrays, stride=2, overlap="mean", implementation=implementation)
+    assert keras.backend.standardize_dtype(y.dtype) == dtype
+    np.testing.assert_array_equal(to_numpy(K.cast(y, "float32")), np.full((2, 12, 3), 2))
+
+
 @pytest.mark.parametrize(
     ("shape", "more", "batch"),
     [
@@ -198,8 +208,8 @@ def test_a_size_that_is_known_is_not_compared_again():
     assert ops._compare_grid(x, axes, (4, 6), (16, 24)) is x
 
 
-def problem(operation, overlapping, whole, token, signal, columns, work=2**30):
-    return ops.Problem(operation, overlapping, whole, signal, token, columns, work)
+def problem(operation, overlapping, whole, token, signal, columns, work=2**30, gaps=False):
+    return ops.Problem(operation, overlapping, whole, signal, token, columns, work, gaps)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +225,7 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**30):
             "conv_transpose",
         ),
         ("torch tensorflow", problem("patchify", False, True, 9, 1, 4, 1), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", False, True, 9, 1, 4, 1, gaps=True), "matmul"),
         ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 2**18), "matmul"),
         ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 0), "matmul"),
         ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, None), "matmul"),
@@ -254,10 +265,12 @@ def test_a_call_poses_its_problem(posed):
     unpatchify(x, np.ones((4, 3, 2, 7), "float32"), stride=(2, 3))
     patchify(x, np.ones((2, 3, 7, 8), "float32"), stride=(2, 2))
     patchify(x, np.ones((2, 3, 7, 8), "float32"))
+    patchify(x, np.ones((2, 3, 7, 8), "float32"), stride=(2, 4))
     assert posed == [
         ops.Problem("unpatchify", True, True, 2, 7, 24, 3 * 5 * 6 * 24 * 7),
         ops.Problem("patchify", True, False, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
         ops.Problem("patchify", False, True, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
+        ops.Problem("patchify", False, True, 7, 8, 42, 3 * 2 * 1 * 42 * 8, gaps=True),
     ]
 
 

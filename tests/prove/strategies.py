@@ -68,6 +68,10 @@ class Patching(NamedTuple):
         }
 
     @property
+    def gaps(self):
+        return any(s > k for k, s in zip(self.patch, self.stride))
+
+    @property
     def default_size(self):
         axes = zip(self.grid, self.patch, self.stride)
         pads = reference.along_axes(self.padding, len(self.patch))

@@ -55,14 +55,14 @@ def fails_upstream(p):
     PyTorch refuses its own gradient on the CPU: "grad_weight must be contiguous". TensorFlow's
     gradient for an empty
     batch has the shape of the signal; in bfloat16, on a CPU, now and then it holds 1e28 or so,
-    another at each run.
+    another at each run; so does that of a volume with gaps between its patches.
     """
     if BACKEND == "torch":
         return p.token == p.batch == 1 and p.implementation in ("conv_transpose", "subpixel")
     return (
         BACKEND == "tensorflow"
         and p.implementation != "matmul"
-        and (p.batch == 0 or p.dtype == "bfloat16")
+        and (p.batch == 0 or p.dtype == "bfloat16" or (len(p.patch) == 3 and p.gaps))
     )
 
 
