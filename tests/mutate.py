@@ -38,7 +38,7 @@ PACKAGE = pathlib.Path(keras_unpatchify.__file__).parent
 QUICK = (
     "not compile and not learns and not isolation and not thread and not opened and not examples"
 )
-SECONDS = 20  # of the tests of a mutant, as long as they take without it
+SECONDS = 20  # of the processor, for the tests of a mutant, as long as they take without it
 LEAST = 0.95
 NOT_PUT = 3
 
@@ -214,7 +214,7 @@ class Tests:
         pid = os.fork()
         if pid:
             return pid
-        signal.setitimer(signal.ITIMER_PROF, 5 * SECONDS)  # of the processor, however busy it is
+        signal.setitimer(signal.ITIMER_PROF, 5 * SECONDS)
         nowhere = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -270,10 +270,10 @@ class Tests:
             seconds = collections.Counter()
             measured.start()
             for item, following in itertools.zip_longest(self.items, self.items[1:]):
-                group, start = self.group(item), time.time()
+                group, start = self.group(item), time.process_time()
                 measured.switch_context(group)
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-                seconds[group] = max(seconds[group], time.time() - start)
+                seconds[group] = max(seconds[group], time.process_time() - start)
             measured.stop()
             data, reached = measured.get_data(), collections.defaultdict(list)
             for path in data.measured_files():
