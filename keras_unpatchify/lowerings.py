@@ -2,7 +2,7 @@
 
 A lowering is two functions, which are adjoint to each other without a bias:
 
-    tokens(x, kernel, axes)              (batch, *size, signal) -> (batch, *grid, token)
+    tokens(x, kernel, axes, grid)        (batch, *size, signal) -> (batch, *grid, token)
     signal(x, kernel, bias, axes, size)  (batch, *grid, token) -> (batch, *size, signal)
 
 The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch adds,
@@ -48,10 +48,9 @@ class Block(NamedTuple):
     width: tuple[int, ...]
 
 
-def native_tokens(x, kernel, axes):
+def native_tokens(x, kernel, axes, grid):
     """The backend's strided convolution."""
     size = sizes_of(x)[1:-1]
-    grid = [axis.grid(n) for axis, n in zip(axes, size)]
     edges = [geometry.to_patches(axis, n) for axis, n in zip(axes, size)]
     x = _fit(x, edges, [axis.natural(n) for axis, n in zip(axes, grid)])
     return _convolution(x, kernel, [axis.stride for axis in axes], grid)
@@ -64,10 +63,9 @@ def native_signal(x, kernel, bias, axes, size):
     return _add_patch_bias(y, x, bias, axes, size)
 
 
-def product_tokens(x, kernel, axes):
+def product_tokens(x, kernel, axes, grid):
     """The product with all blocks of a patch, side by side."""
     size = sizes_of(x)[1:-1]
-    grid = [axis.grid(n) for axis, n in zip(axes, size)]
     # Take all whole cells of the signal, because they divide over devices as it does.
     spare = [
         max(0, n // axis.stride - g) if geometry.is_static(n) else 0
@@ -76,7 +74,7 @@ def product_tokens(x, kernel, axes):
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
     columns = []
     for block in _blocks(axes):
-        edges = _block_edges(geometry.to_patches, axes, size, block.start, spare)
+        edges = _cell_edges(geometry.to_patches, axes, size, block.start, spare)
         cells = _space_to_depth(_fit(x, edges, length), axes, grid, spare, block.width)
         columns.append(cells)
     columns = columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=-1)
@@ -92,21 +90,18 @@ def product_signal(x, kernel, bias, axes, size):
     blocks = _blocks(axes)
     total = None
     for block, cells in zip(blocks, _split(columns, blocks)):
-        edges = _block_edges(geometry.to_signal, axes, size, block.start, [0] * len(axes))
+        edges = _cell_edges(geometry.to_signal, axes, size, block.start, [0] * len(axes))
         piece = _fit(_depth_to_space(cells, axes, block.width), edges, size)
         total = _add(total, piece, several=len(blocks) > 1)
     return total
 
 
-def subpixel_tokens(x, kernel, axes):
+def subpixel_tokens(x, kernel, axes, grid):
     """The convolution over the cells of the signal."""
     size = sizes_of(x)[1:-1]
-    grid = [axis.grid(n) for axis, n in zip(axes, size)]
-    length = [g + axis.blocks - 1 for axis, g in zip(axes, grid)]
-    edges = [
-        geometry.to_patches(axis, n, 0, axis.patch - axis.blocks * axis.stride)
-        for axis, n in zip(axes, size)
-    ]
+    more = [axis.blocks - 1 for axis in axes]
+    length = [g + n for g, n in zip(grid, more)]
+    edges = _cell_edges(geometry.to_patches, axes, size, [0] * len(axes), more)
     x = _fit(x, edges, [n * axis.stride for axis, n in zip(axes, length)])
     cells = _space_to_depth(x, axes, length, [0] * len(axes), _cell(axes))
     return _convolution(cells, _taps(kernel, axes, _cell(axes)), 1, grid)
@@ -115,10 +110,8 @@ def subpixel_tokens(x, kernel, axes):
 def subpixel_signal(x, kernel, bias, axes, size):
     """The transposed convolution to cells, whose channels are the signal."""
     cells = _transposed_convolution(x, _taps(kernel, axes, _cell(axes)), 1)
-    edges = [
-        geometry.to_signal(axis, n, 0, axis.patch - axis.blocks * axis.stride)
-        for axis, n in zip(axes, size)
-    ]
+    more = [axis.blocks - 1 for axis in axes]
+    edges = _cell_edges(geometry.to_signal, axes, size, [0] * len(axes), more)
     y = _fit(_depth_to_space(cells, axes, _cell(axes)), edges, size)
     return _add_patch_bias(y, x, bias, axes, size)
 
@@ -266,7 +259,7 @@ def _space_to_depth(x, axes, grid, spare, width):
     return ops.reshape(y, (batch, *grid, math.prod(width) * signal))
 
 
-def _block_edges(direction, axes, size, start, spare):
+def _cell_edges(direction, axes, size, start, spare):
     """The edges of a block's cells: one cell per token, and `spare` more along each axis."""
     return [
         direction(axis, n, first, axis.patch - first - (1 + more) * axis.stride)

@@ -97,7 +97,7 @@ def patchify(
     batch, *size, _ = sizes_of(x)
     grid = geometry.grid_shape(axes, size)
     lowering = _lowering(implementation, "patchify", axes, signal, token, (batch, *grid))
-    y = lowering.tokens(x, kernel, axes)
+    y = lowering.tokens(x, kernel, axes, grid)
     return cast(y if bias is None else y + cast(bias, y.dtype), x.dtype)
 
 
