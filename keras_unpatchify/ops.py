@@ -48,9 +48,9 @@ class Problem(NamedTuple):
 BOTH = ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
-    ("matmul", BOTH, lambda p: p.token == 1),
     # TensorFlow leaves some gradients unset where there are gaps.
-    ("conv_transpose", BOTH, lambda p: p.small and not p.gaps),
+    ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
+    ("conv_transpose", BOTH, lambda p: p.small),
     ("conv_transpose", BOTH, lambda p: p.overlapping and p.operation == "patchify"),
     ("conv_transpose", BOTH, lambda p: p.overlapping and p.token < 8 * p.signal),
     ("subpixel", ("torch",), lambda p: p.overlapping and p.whole and p.token < 8 * p.columns),

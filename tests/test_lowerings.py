@@ -226,6 +226,8 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**30, g
         ),
         ("torch tensorflow", problem("patchify", False, True, 9, 1, 4, 1), "conv_transpose"),
         ("torch tensorflow", problem("patchify", False, True, 9, 1, 4, 1, gaps=True), "matmul"),
+        ("torch tensorflow", problem("patchify", True, True, 512, 1, 16, gaps=True), "matmul"),
+        ("torch tensorflow", problem("unpatchify", True, True, 2, 1, 16, gaps=True), "matmul"),
         ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 2**18), "matmul"),
         ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 0), "matmul"),
         ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, None), "matmul"),
