@@ -88,7 +88,8 @@ def chosen(layer_name, geometry, length):
     token, signal, rank, patch, stride = geometry
     columns = patch**rank * signal
     work = 2 * length**rank * columns * token
-    problem = ops.Problem(layer_name, True, patch % stride == 0, signal, token, columns, work)
+    to_tokens = layer_name == "patchify"
+    problem = ops.Problem(to_tokens, True, patch % stride == 0, signal, token, columns, work)
     return ops.choose(problem)
 
 

@@ -28,9 +28,9 @@ OVERLAPS = ("sum", "mean")
 class Problem(NamedTuple):
     """What "auto" looks at."""
 
-    operation: str  # "patchify" or "unpatchify"
+    to_tokens: bool  # whether it is that of `patchify`
     overlapping: bool
-    whole: bool  # whether the stride divides each patch that overlaps
+    whole: bool  # whether patches overlap, by whole strides
     signal: int  # channels
     token: int  # channels
     columns: int  # numbers in a patch: its positions times the signal channels
@@ -42,6 +42,11 @@ class Problem(NamedTuple):
         """Whether a call takes longer to start than to compute."""
         return self.work is not None and 0 < self.work < 2**18
 
+    @property
+    def ratio(self) -> float:
+        """Token channels per signal channel."""
+        return self.token / self.signal
+
 
 # What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
 # benchmarks/README.md says what was measured.
@@ -51,10 +56,11 @@ AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # TensorFlow leaves some gradients unset where there are gaps.
     ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
     ("conv_transpose", BOTH, lambda p: p.small),
-    ("conv_transpose", BOTH, lambda p: p.overlapping and p.operation == "patchify"),
-    ("conv_transpose", BOTH, lambda p: p.overlapping and p.token < 8 * p.signal),
-    ("subpixel", ("torch",), lambda p: p.overlapping and p.whole and p.token < 8 * p.columns),
-    ("subpixel", ("tensorflow",), lambda p: p.overlapping and p.whole and p.token < p.columns),
+    ("conv_transpose", BOTH, lambda p: p.overlapping and p.ratio < 8),
+    ("subpixel", BOTH, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 512),
+    ("conv_transpose", BOTH, lambda p: p.to_tokens and p.overlapping),
+    ("subpixel", ("torch",), lambda p: p.whole and p.token < 8 * p.columns),
+    ("subpixel", ("tensorflow",), lambda p: p.whole and p.token < p.columns),
 )
 
 
@@ -96,9 +102,9 @@ def patchify(
     geometry.check_input(x.shape, len(axes), signal)
     batch, *size, _ = sizes_of(x)
     grid = geometry.grid_shape(axes, size)
-    lowering = _lowering(implementation, "patchify", axes, signal, token, (batch, *grid))
+    lowering = _lowering(implementation, True, axes, signal, token, (batch, *grid))
     y = lowering.tokens(x, kernel, axes, grid)
-    return cast(y if bias is None else y + cast(bias, y.dtype), x.dtype)
+    return cast(y if bias is None else _add_bias(y, bias), x.dtype)
 
 
 def unpatchify(
@@ -144,7 +150,7 @@ def unpatchify(
     batch, *grid, _ = sizes_of(x)
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
-    lowering = _lowering(implementation, "unpatchify", axes, signal, token, (batch, *grid))
+    lowering = _lowering(implementation, False, axes, signal, token, (batch, *grid))
     if output_spatial_shape is None:
         asked = (None,) * len(axes)
     else:
@@ -154,7 +160,7 @@ def unpatchify(
     if overlap == "mean" and _overlapping(axes):
         y = y / _coverage(axes, grid, size, y.dtype)
     if bias is not None and patch_bias is None:
-        y = y + cast(bias, y.dtype)
+        y = _add_bias(y, bias)
     return cast(y, x.dtype)
 
 
@@ -198,7 +204,7 @@ def _check_bias(bias, shapes):
 
 def _lowering(
     implementation: str,
-    operation: str,
+    to_tokens: bool,
     axes: Sequence[Axis],
     signal: int,
     token: int,
@@ -207,12 +213,13 @@ def _lowering(
     """The lowering with that name; `tokens` is `(batch, *grid)`."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
+        overlapping = _overlapping(axes)
         columns = signal * math.prod([axis.patch for axis in axes])
         known = all(map(geometry.is_static, tokens))
         problem = Problem(
-            operation=operation,
-            overlapping=_overlapping(axes),
-            whole=all(axis.whole for axis in axes),
+            to_tokens=to_tokens,
+            overlapping=overlapping,
+            whole=overlapping and all(axis.whole for axis in axes),
             signal=signal,
             token=token,
             columns=columns,
@@ -244,6 +251,11 @@ def _compare_grid(x, axes, grid, size):
     with keras.name_scope("output_spatial_shape_must_be_patched_into_this_grid"):
         # nothing is added, but only if the axes agree
         return ops.concatenate([x, ops.zeros((0, *expected, x.shape[-1]), x.dtype)], axis=0)
+
+
+def _add_bias(y, bias):
+    # Unlike `+`, this lets TensorFlow add the bias in the same pass as the convolution.
+    return ops.add(y, cast(bias, y.dtype))
 
 
 def _patch_bias(bias, lowering, axes, size, signal):

@@ -209,7 +209,8 @@ def test_a_size_that_is_known_is_not_compared_again():
 
 
 def problem(operation, overlapping, whole, token, signal, columns, work=2**30, gaps=False):
-    return ops.Problem(operation, overlapping, whole, signal, token, columns, work, gaps)
+    to_tokens = operation == "patchify"
+    return ops.Problem(to_tokens, overlapping, whole, signal, token, columns, work, gaps)
 
 
 @pytest.mark.parametrize(
@@ -221,19 +222,23 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**30, g
         # small
         (
             "torch tensorflow",
-            problem("unpatchify", False, True, 9, 1, 4, 2**18 - 1),
+            problem("unpatchify", False, False, 9, 1, 4, 2**18 - 1),
             "conv_transpose",
         ),
-        ("torch tensorflow", problem("patchify", False, True, 9, 1, 4, 1), "conv_transpose"),
-        ("torch tensorflow", problem("patchify", False, True, 9, 1, 4, 1, gaps=True), "matmul"),
+        ("torch tensorflow", problem("patchify", False, False, 9, 1, 4, 1), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", False, False, 9, 1, 4, 1, gaps=True), "matmul"),
         ("torch tensorflow", problem("patchify", True, True, 512, 1, 16, gaps=True), "matmul"),
         ("torch tensorflow", problem("unpatchify", True, True, 2, 1, 16, gaps=True), "matmul"),
-        ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 2**18), "matmul"),
-        ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, 0), "matmul"),
-        ("torch tensorflow", problem("unpatchify", False, True, 9, 1, 4, None), "matmul"),
-        ("jax numpy openvino", problem("unpatchify", False, True, 9, 1, 4, 1), "matmul"),
+        ("torch tensorflow", problem("unpatchify", False, False, 9, 1, 4, 2**18), "matmul"),
+        ("torch tensorflow", problem("unpatchify", False, False, 9, 1, 4, 0), "matmul"),
+        ("torch tensorflow", problem("unpatchify", False, False, 9, 1, 4, None), "matmul"),
+        ("jax numpy openvino", problem("unpatchify", False, False, 9, 1, 4, 1), "matmul"),
         # overlapping
-        ("torch tensorflow", problem("patchify", True, False, 512, 1, 16), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", True, False, 512, 3, 768), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", True, True, 512, 8, 511), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", True, True, 511, 8, 512), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", True, True, 512, 8, 512), "subpixel"),
+        ("torch tensorflow", problem("patchify", True, True, 255, 32, 512), "conv_transpose"),
         ("torch tensorflow", problem("unpatchify", True, True, 255, 32, 512), "conv_transpose"),
         ("torch tensorflow", problem("unpatchify", True, True, 256, 32, 512), "subpixel"),
         ("torch tensorflow", problem("unpatchify", True, False, 256, 32, 512), "matmul"),
@@ -244,8 +249,8 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**30, g
         ("jax numpy openvino", problem("unpatchify", True, True, 2, 64, 512), "matmul"),
         ("jax numpy openvino", problem("patchify", True, True, 512, 1, 16), "matmul"),
         # tiling
-        ("torch tensorflow jax", problem("unpatchify", False, True, 8, 64, 256), "matmul"),
-        ("torch tensorflow jax", problem("patchify", False, True, 512, 3, 768), "matmul"),
+        ("torch tensorflow jax", problem("unpatchify", False, False, 8, 64, 256), "matmul"),
+        ("torch tensorflow jax", problem("patchify", False, False, 512, 3, 768), "matmul"),
     ],
 )
 def test_the_rule_of_auto(monkeypatch, backends, problem, name):
@@ -269,10 +274,10 @@ def test_a_call_poses_its_problem(posed):
     patchify(x, np.ones((2, 3, 7, 8), "float32"))
     patchify(x, np.ones((2, 3, 7, 8), "float32"), stride=(2, 4))
     assert posed == [
-        ops.Problem("unpatchify", True, True, 2, 7, 24, 3 * 5 * 6 * 24 * 7),
-        ops.Problem("patchify", True, False, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
-        ops.Problem("patchify", False, True, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
-        ops.Problem("patchify", False, True, 7, 8, 42, 3 * 2 * 1 * 42 * 8, gaps=True),
+        ops.Problem(False, True, True, 2, 7, 24, 3 * 5 * 6 * 24 * 7),
+        ops.Problem(True, True, False, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
+        ops.Problem(True, False, False, 7, 8, 42, 3 * 2 * 2 * 42 * 8),
+        ops.Problem(True, False, False, 7, 8, 42, 3 * 2 * 1 * 42 * 8, gaps=True),
     ]
 
 
@@ -281,7 +286,7 @@ def test_a_size_that_is_not_known_is_not_small(monkeypatch):
     axes = geometry.make_axes((4,), None, "valid", 1)
     posed = []
     monkeypatch.setattr(ops, "choose", lambda problem: posed.append(problem) or "matmul")
-    ops._lowering("auto", "unpatchify", axes, 2, 7, (None, 5))
+    ops._lowering("auto", False, axes, 2, 7, (None, 5))
     assert posed[0].work is None
 
 
