@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "jax")
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=2500)
+parser.add_argument("--draws", type=int, default=4, help="of hidden patches, for the figures")
 parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
 parser.add_argument("--check", action="store_true", help="load the model and compare its output")
 args = parser.parse_args()
@@ -177,11 +178,11 @@ others = [b for b in others if b != keras.backend.backend()] or others
 command = [sys.executable, __file__, "--check", "--out", args.out]
 subprocess.run(command, env={**os.environ, "KERAS_BACKEND": others[0]}, check=True)
 
-print(f"Results: {args.out}. Over hidden pixels, mean of four random choices:", flush=True)
+print(f"Results: {args.out}. Over hidden pixels, mean of {args.draws} draws:", flush=True)
 _, axes = plt.subplots(2, figsize=(9, 5.2), layout="constrained")
 for name, axis in zip(HELD_OUT, axes):
     image = photograph(name, 3)
-    runs = [fill_in(model, image, np.random.default_rng(seed)) for seed in range(4)]
+    runs = [fill_in(model, image, np.random.default_rng(seed)) for seed in range(args.draws)]
     visible, filled, _ = runs[0]
     axis.imshow(np.hstack([image, np.where(visible, image, 1), filled]))
     axis.axis("off")

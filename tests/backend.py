@@ -13,6 +13,19 @@ def to_numpy(x):
     return np.asarray(keras.ops.convert_to_numpy(x))
 
 
+def to_arrays(structure):
+    """The arrays of a structure of tensors."""
+    tensors = keras.tree.flatten(structure)
+    if BACKEND != "openvino" or len(tensors) == 1:
+        return keras.tree.map_structure(to_numpy, structure)
+    import openvino
+
+    # one graph for all of them, which compiles sooner than one for each
+    graph = openvino.Model([openvino.opset13.result(t.output) for t in tensors], [])
+    outputs = openvino.compile_model(graph, "CPU")([])
+    return keras.tree.pack_sequence_as(structure, [outputs[i] for i in range(len(tensors))])
+
+
 def tensor(array):
     """A tensor of the array's own dtype."""
     return keras.ops.convert_to_tensor(array, array.dtype.name)
@@ -33,7 +46,7 @@ def run(function, *arrays, **arguments):
         import jax
 
         compute = jax.jit(compute)
-    return keras.tree.map_structure(to_numpy, compute(*map(tensor, arrays)))
+    return to_arrays(compute(*map(tensor, arrays)))
 
 
 def value_and_gradients(function, arrays, weights):
@@ -68,7 +81,7 @@ def value_and_gradients(function, arrays, weights):
         gradients = [t.grad for t in tensors]
     else:
         y, gradients = function(*tensors), []
-    return keras.tree.map_structure(to_numpy, y), [to_numpy(g) for g in gradients]
+    return to_arrays(y), [to_numpy(g) for g in gradients]
 
 
 def gradients(function, arrays, weights):

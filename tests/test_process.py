@@ -130,4 +130,4 @@ def test_torch_compiles_at_most_three_times_for_any_sizes(name, implementation):
     for seed, (height, width) in enumerate(SIZES):
         x = torch.from_numpy(normal((2, height, width, case.token), seed))
         np.testing.assert_allclose(to_numpy(compiled(x)), to_numpy(layer(x)), **TOLERANCE)
-    assert counter.frame_count <= 3
+        assert counter.frame_count <= 3

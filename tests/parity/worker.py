@@ -11,11 +11,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import keras
 import numpy as np
-from backend import BACKEND, BACKENDS, TRAINABLE, gradients, run, to_numpy
+from backend import BACKEND, BACKENDS, tensor, to_numpy, value_and_gradients
 from cases import CASES, COMPACT, IMPLEMENTATIONS, PADDINGS, normal
 
 from keras_unpatchify import Patchify, Unpatchify
-from keras_unpatchify.ops import patchify, unpatchify
 
 
 def settings():
@@ -33,32 +32,25 @@ def values():
     backend trains."""
     arrays = {}
     for name, case, padding, implementation in settings():
-        options = {"padding": padding, "implementation": implementation}
-        kernel, size = case.kernel(), case.sizes(padding)[-1]
-        patch_layer = Patchify(case.signal, case.token, **case.arguments, **options)
-        unpatch_layer = Unpatchify(
-            case.token, case.signal, **case.arguments, **options, overlap="mean"
-        )
-        for layer, channels in [(patch_layer, case.signal), (unpatch_layer, case.token)]:
-            layer.build((*(None,) * (case.data_dim + 1), channels))
-            layer.set_weights([kernel, normal(layer.bias.shape, 3)])
-        arrays[f"{name}/patchify"] = run(patch_layer, case.signals(size))
-        arrays[f"{name}/unpatchify"] = run(unpatch_layer, case.tokens(), output_spatial_shape=size)
-        if BACKEND in TRAINABLE:
-            options["stride"] = case.stride
+        options = {**case.arguments, "padding": padding, "implementation": implementation}
+        there = Patchify(case.signal, case.token, **options)
+        back = Unpatchify(case.token, case.signal, **options, overlap="mean")
+        size = case.sizes(padding)[-1]
+        image, tokens = case.signals(size), case.tokens()
+        for operation, layer, x, weights, asked in [
+            ("patchify", there, image, case.tokens(4), {}),
+            ("unpatchify", back, tokens, case.signals(size, 4), {"output_spatial_shape": size}),
+        ]:
+            layer.build(x.shape)
+            bias = tensor(normal(layer.bias.shape, 3))
 
-            def forward(x, kernel, options=options):
-                return patchify(x, kernel, **options)
+            def function(x, kernel, layer=layer, bias=bias, asked=asked):
+                return layer.stateless_call([kernel, bias], [], x, **asked)[0]
 
-            def backward(x, kernel, options=options, size=size):
-                return unpatchify(x, kernel, output_spatial_shape=size, overlap="mean", **options)
-
-            for operation, function, x, weights in [
-                ("patchify", forward, case.signals(size), case.tokens(4)),
-                ("unpatchify", backward, case.tokens(), case.signals(size, 4)),
-            ]:
-                for of, gradient in zip(("x", "kernel"), gradients(function, (x, kernel), weights)):
-                    arrays[f"{name}/{operation}/gradient of {of}"] = gradient
+            y, gradients = value_and_gradients(function, (x, case.kernel()), weights)
+            arrays[f"{name}/{operation}"] = y
+            for of, gradient in zip(("x", "kernel"), gradients):
+                arrays[f"{name}/{operation}/gradient of {of}"] = gradient
     return arrays
 
 

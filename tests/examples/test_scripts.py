@@ -1,4 +1,4 @@
-"""Every shown example runs: the scripts in a short form, and each block in the pages."""
+"""Every script in examples/ runs, in a short form."""
 
 import importlib.util
 import os
@@ -10,10 +10,10 @@ import sys
 import keras
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
 SCRIPTS = {
     "photographs.py": (
-        ["--steps", "20"],
+        ["--steps", "20", "--draws", "1"],
         "skimage",
         ["photographs.png", "photographs.keras"],
     ),
@@ -22,13 +22,6 @@ SCRIPTS = {
     "sizes.py": ([], "skimage", ["sizes.png"]),
     "from_pytorch.py": ([], "torch", []),
 }
-BLOCKS = [
-    pytest.param(block, id=f"{path.parent.name}-{path.name}-{number}")
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
-    for number, block in enumerate(
-        re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
-    )
-]
 
 
 @pytest.mark.trains
@@ -38,9 +31,10 @@ def test_a_script_ends_with_its_picture_and_figures(script, tmp_path):
     for needed in (package, "matplotlib"):
         if not importlib.util.find_spec(needed):
             pytest.skip(f"needs {needed}")
-    command = [sys.executable, ROOT / "examples" / script, *arguments]
+    command = [sys.executable, EXAMPLES / script, *arguments]
     command += ["--out", tmp_path] if files else []
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # it compiles for longer than it runs
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"\d\.\d", done.stdout.splitlines()[-1])
@@ -49,21 +43,7 @@ def test_a_script_ends_with_its_picture_and_figures(script, tmp_path):
 
 @pytest.mark.jax_backend
 def test_a_layout_map_over_eight_devices(tmp_path):
-    script = ROOT / "examples" / "distributed.py"
+    script = EXAMPLES / "distributed.py"
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "over 8 devices" in done.stdout.splitlines()[-1]
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-def test_a_block_runs(block, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    policy = keras.config.dtype_policy()
-    try:
-        exec(compile(block, "README.md", "exec"), {})
-    finally:
-        keras.config.set_dtype_policy(policy)
-
-
-def test_there_are_blocks():
-    assert len(BLOCKS) >= 8
