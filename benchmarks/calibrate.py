@@ -89,7 +89,8 @@ def chosen(layer_name, geometry, length):
     columns = patch**rank * signal
     work = 2 * length**rank * columns * token
     to_tokens = layer_name == "patchify"
-    problem = ops.Problem(to_tokens, True, patch % stride == 0, signal, token, columns, work)
+    whole = patch % stride == 0
+    problem = ops.Problem(to_tokens, rank, True, whole, signal, token, columns, work)
     return ops.choose(problem)
 
 

@@ -102,5 +102,6 @@ def compiled(function):
     elif BACKEND == "torch":
         import torch
 
-        function = torch.compile(function, fullgraph=True)
+        # all but the last stage, which writes C++ and is PyTorch's own
+        function = torch.compile(function, fullgraph=True, backend="aot_eager")
     return lambda *arrays: to_numpy(function(*map(tensor, arrays)))

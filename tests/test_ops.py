@@ -44,8 +44,10 @@ def computed(request):
     sizes = case.sizes(options["padding"])
     x, kernel, bias = case.tokens(), case.kernel(), normal((case.signal,), 3)
     patch_bias, token_bias = normal((*case.patch, case.signal), 3), normal((case.token,), 3)
-    keys = [*itertools.product((None, *sizes), ("sum", "mean"), ("channel",))]
-    keys += [(None, "sum", "patch"), (None, "mean", "patch")]
+    keys = [*itertools.product((None,), ("sum", "mean"), ("channel", "patch"))]
+    # without overlaps the mean is the sum, of which one size is enough
+    overlaps = ("sum", "mean") if any(k > s for k, s in zip(case.patch, case.stride)) else ("sum",)
+    keys += itertools.product(sizes, overlaps, ("channel",))
 
     def signals(x, kernel, bias, patch_bias):
         choice, results = {"channel": bias, "patch": patch_bias}, []

@@ -1,4 +1,5 @@
-"""What one backend computes, the others compute; what one saves, the others load."""
+"""What one backend computes, the others compute; what one saves, the others load; those that train
+follow one curve."""
 
 import numpy as np
 import pytest
@@ -7,8 +8,8 @@ from backend import BACKENDS, TRAINABLE
 from cases import CASES, COMPACT, IMPLEMENTATIONS, PADDINGS, normal
 
 # Sums of fewer than 200 products of numbers of order 1 in float32: the backends differ in their
-# order alone, which is
-# worth some units of 6e-8 for each of the numbers added, whose size is at most about 10.
+# order alone. That is worth some units of 6e-8 for each of the numbers added, which are at most
+# about 10.
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}
 
 over_settings = pytest.mark.parametrize(
@@ -65,3 +66,17 @@ def test_the_models_that_are_exchanged_differ(written):
     outputs = [written[backend]["image (7, 9)"] for backend in BACKENDS]
     for i, one in enumerate(outputs):
         assert all(np.abs(one - other).max() > 0.1 for other in outputs[:i])
+
+
+@pytest.mark.parametrize("backend", TRAINABLE[1:])
+def test_fifty_steps_from_the_same_weights_follow_the_same_curve(backend, written):
+    """Rounding differs by 1e-7 in the first step; 50 steps of Adam multiply that by less than a
+    thousand."""
+    np.testing.assert_allclose(written[backend]["loss"], written[TRAINABLE[0]]["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", TRAINABLE)
+def test_the_curve_falls(backend, written):
+    losses = written[backend]["loss"]
+    assert len(losses) == 50
+    assert losses[-1] < 0.5 * losses[0]
