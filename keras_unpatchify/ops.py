@@ -29,7 +29,6 @@ class Problem(NamedTuple):
     """What "auto" looks at."""
 
     to_tokens: bool  # whether it is that of `patchify`
-    data_dim: int
     overlapping: bool
     whole: bool  # whether patches overlap, by whole strides
     signal: int  # channels
@@ -48,27 +47,20 @@ class Problem(NamedTuple):
         """Token channels per signal channel."""
         return self.token / self.signal
 
-    @property
-    def broad(self) -> bool:
-        """Whether patches overlap in a signal of many channels, for its tokens."""
-        return self.overlapping and self.ratio < 8
-
 
 # What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
 # benchmarks/README.md says what was measured.
-TORCH, TENSORFLOW, BOTH, JAX = ("torch",), ("tensorflow",), ("torch", "tensorflow"), ("jax",)
+TORCH, TENSORFLOW, BOTH = ("torch",), ("tensorflow",), ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
     # TensorFlow leaves some gradients unset where there are gaps.
     ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
     ("conv_transpose", BOTH, lambda p: p.small),
-    ("conv_transpose", BOTH, lambda p: p.broad),
+    ("conv_transpose", BOTH, lambda p: p.overlapping and p.ratio < 8),
     ("subpixel", BOTH, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 512),
     ("conv_transpose", BOTH, lambda p: p.to_tokens and p.overlapping),
     ("subpixel", TORCH, lambda p: p.whole and p.token < 8 * p.columns),
     ("subpixel", TENSORFLOW, lambda p: p.whole and p.token < p.columns),
-    # XLA's convolution takes minutes in 3D.
-    ("conv_transpose", JAX, lambda p: p.to_tokens and p.broad and p.data_dim < 3),
 )
 
 
@@ -226,7 +218,6 @@ def _lowering(
         known = all(map(geometry.is_static, tokens))
         problem = Problem(
             to_tokens=to_tokens,
-            data_dim=len(axes),
             overlapping=overlapping,
             whole=overlapping and all(axis.whole for axis in axes),
             signal=signal,
