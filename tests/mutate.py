@@ -35,9 +35,7 @@ import keras_unpatchify
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(keras_unpatchify.__file__).parent
-QUICK = (
-    "not compile and not learns and not isolation and not thread and not opened and not examples"
-)
+QUICK = "not compile and not learns and not isolation and not thread"
 SECONDS = 20  # of the processor, for the tests of a mutant, as long as they take without it
 LEAST = 0.95
 NOT_PUT = 3
