@@ -47,6 +47,14 @@ CAPABILITIES = {
         BACKEND not in ("numpy", "openvino"),
         "this backend computes convolutions in single precision at most",
     ),
+    "masks": (
+        hasattr(keras.layers.Masking()(keras.Input((1, 1))), "_keras_mask"),
+        "this Keras sets no mask",
+    ),
+    "asks_for_imports": (
+        tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 12),
+        "this Keras finds a class that was not imported, or says less",
+    ),
     "output_padding_0": (takes_no_output_padding(), "this Keras refuses output_padding=0"),
     "torch_backend": (BACKEND == "torch", "about the torch backend"),
     "jax_backend": (BACKEND == "jax", "about the jax backend"),

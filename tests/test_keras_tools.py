@@ -31,6 +31,7 @@ def test_time_distributed_takes_no_like():
         head(np.ones((2, 3, 4, 6, 5), "float32"), like=VIDEO)
 
 
+@pytest.mark.masks
 @pytest.mark.filterwarnings("ignore")
 def test_a_mask_is_not_passed_on():
     series = keras.layers.Masking()(keras.Input((8, 6)))

@@ -60,6 +60,7 @@ def test_a_copy_of_a_model_is_a_model_of_its_own(copied):
     assert np.abs(before).max() > 0
 
 
+@pytest.mark.asks_for_imports
 def test_a_file_opened_where_the_package_was_not_imported(tmp_path, monkeypatch):
     layer = CASES["2d-overlap"].patchify(weight_init="zeros")
     keras.Sequential([keras.Input((8, 8, 2)), layer]).save(tmp_path / "model.keras")
