@@ -56,11 +56,18 @@ def device_name():
     ]
 
 
+def commit():
+    """The commit that is measured; "-dirty" if files differ from it, results aside."""
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True).stdout
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!results")
+    return git("rev-parse", "--short", "HEAD").strip() + ("-dirty" if changed else "")
+
+
 def description():
     """Device, system and versions."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
     versions = {
         name: importlib.metadata.version(name) for name in ("keras-unpatchify", "keras", BACKEND)
     }
@@ -69,7 +76,7 @@ def description():
         "device_name": device_name(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": versions,
-        "commit": commit,
+        "commit": commit(),
     }
 
 
