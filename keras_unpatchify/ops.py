@@ -102,7 +102,7 @@ def patchify(
     geometry.check_input(x.shape, len(axes), signal)
     batch, *size, _ = sizes_of(x)
     grid = geometry.grid_shape(axes, size)
-    lowering = _lowering(implementation, True, axes, signal, token, (batch, *grid))
+    lowering = _lowering(implementation, axes, signal, token, (batch, *grid), to_tokens=True)
     y = lowering.tokens(x, kernel, axes, grid)
     return cast(y if bias is None else _add_bias(y, bias), x.dtype)
 
@@ -150,7 +150,7 @@ def unpatchify(
     batch, *grid, _ = sizes_of(x)
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
-    lowering = _lowering(implementation, False, axes, signal, token, (batch, *grid))
+    lowering = _lowering(implementation, axes, signal, token, (batch, *grid), to_tokens=False)
     if output_spatial_shape is None:
         asked = (None,) * len(axes)
     else:
@@ -204,11 +204,11 @@ def _check_bias(bias, shapes):
 
 def _lowering(
     implementation: str,
-    to_tokens: bool,
     axes: Sequence[Axis],
     signal: int,
     token: int,
     tokens: Shape,
+    to_tokens: bool,
 ) -> Lowering:
     """The lowering with that name; `tokens` is `(batch, *grid)`."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)

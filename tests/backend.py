@@ -102,6 +102,5 @@ def compiled(function):
     elif BACKEND == "torch":
         import torch
 
-        # all but the last stage, which writes C++ and is PyTorch's own
-        function = torch.compile(function, fullgraph=True, backend="aot_eager")
+        function = torch.compile(function, fullgraph=True)
     return lambda *arrays: to_numpy(function(*map(tensor, arrays)))

@@ -65,7 +65,6 @@ CAPABILITIES = {
 def pytest_configure(config):
     for name, (_, reason) in CAPABILITIES.items():
         config.addinivalue_line("markers", f"{name}: skipped where {reason}")
-    config.addinivalue_line("markers", "no_cover: pytest-cov, if installed, measures nothing")
 
 
 def pytest_sessionstart(session):

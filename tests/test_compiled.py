@@ -9,8 +9,6 @@ from keras import ops as K
 
 from keras_unpatchify import Patchify, Unpatchify
 
-pytestmark = pytest.mark.no_cover  # PyTorch's compiler takes four times as long with it
-
 
 def pair(case, implementation):
     there = Patchify(
@@ -20,11 +18,11 @@ def pair(case, implementation):
 
 
 @pytest.mark.trains
-@over_cases(["1d-overlap"])
+@over_cases(["2d-overlap"])
 @over_implementations
 def test_both_layers_compiled(case, implementation):
     there, back = pair(case, implementation)
-    x = case.signals((9,))
+    x = case.signals((7, 9))
     tokens = run(there, x)
     expected = run(back, tokens, like=K.convert_to_tensor(x))
     np.testing.assert_allclose(compiled(there)(x), tokens, **TOLERANCE)

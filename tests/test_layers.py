@@ -339,7 +339,6 @@ def test_regularizers_add_to_the_losses(layer_class):
     )
 
 
-@pytest.mark.no_cover
 @pytest.mark.trains
 @pytest.mark.parametrize(
     ("jit_compile", "implementation"),

@@ -286,7 +286,7 @@ def test_a_size_that_is_not_known_is_not_small(monkeypatch):
     axes = geometry.make_axes((4,), None, "valid", 1)
     posed = []
     monkeypatch.setattr(ops, "choose", lambda problem: posed.append(problem) or "matmul")
-    ops._lowering("auto", False, axes, 2, 7, (None, 5))
+    ops._lowering("auto", axes, 2, 7, (None, 5), to_tokens=False)
     assert posed[0].work is None
 
 
