@@ -8,6 +8,7 @@ checks is computed here.
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
@@ -116,12 +117,17 @@ class Axis(NamedTuple):
 
     def reach(self, unused: Size) -> Pair:
         """How far patches reach before and beyond a signal; negative where they fall short."""
-        excess = self.patch - self.shortest - unused
+        full = self.patch - self.shortest
         if self.padding != "same":
-            return self.padding[0], excess - self.padding[0]
-        # max(excess, 0), in operations that every kind of size has; without gaps it is not negative
-        padded = excess if self.patch >= self.stride else (excess + abs(excess)) // 2
-        return padded // 2, excess - padded // 2
+            return self.padding[0], full - unused - self.padding[0]
+        # min(unused, full), in operations that every kind of size has; without gaps it is `unused`
+        filled = unused
+        if self.patch < self.stride:
+            filled = (unused + full - abs(unused - full)) // 2
+        # (full - filled) // 2 without a negative dividend, of which PyTorch's compiler rounds the
+        # half towards zero
+        before = full // 2 - (filled + 1 - full % 2) // 2
+        return before, full - unused - before
 
 
 class Edge(NamedTuple):
@@ -153,7 +159,7 @@ def _edge(axis: Axis, size: Size | None, added: Callable[[Size, Size], Pair]) ->
     unused = axis.unused(size)
     positions = added(*axis.reach(unused))
     # the reach shrinks or grows with `unused`: one of its bounds needs the most zeros
-    bounds = [unused] if is_static(unused) else [0, axis.stride - 1]
+    bounds = [unused] if is_constant(unused) else [0, axis.stride - 1]
     most = [added(*axis.reach(bound)) for bound in bounds]
     zeros = tuple(max(0, *ends) for ends in zip(*most))
     return Edge(zeros, (zeros[0] - positions[0], zeros[1] - positions[1]))
@@ -188,7 +194,7 @@ def per_axis(name: str, value: PerAxis, data_dim: int) -> tuple[int, ...]:
             f"`{name}` must be a positive integer, or {data_dim} of them, one per axis. "
             f"Received: {name}={value!r}"
         )
-    return tuple(map(int, entries))
+    return tuple(map(_constant, entries))
 
 
 def as_padding(
@@ -210,7 +216,7 @@ def as_padding(
             f"Received: padding={padding!r}, with patch_size={tuple(patch)} and "
             f"stride={tuple(stride)}"
         )
-    return tuple((int(before), int(after)) for before, after in pairs)
+    return tuple((_constant(before), _constant(after)) for before, after in pairs)
 
 
 def _entries(value: Any, data_dim: int) -> tuple[Any, ...]:
@@ -230,7 +236,7 @@ def positive_int(name: str, value: int) -> int:
     """A positive int."""
     if not _is_positive(value):
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
+    return _constant(value)
 
 
 def positive_number(name: str, value: float) -> float:
@@ -370,9 +376,23 @@ def is_static(size: Size) -> bool:
     return isinstance(size, Integral)
 
 
+def is_constant(size: Size) -> bool:
+    """Whether a size is an int that holds for all calls of what a compiler makes of this one.
+
+    PyTorch's compiler traces with ints for several sizes at once; those do not tell their class.
+    Arithmetic on them that branches takes minutes to trace, and is compiled again for each branch.
+    """
+    return size.__class__ is int
+
+
 def as_text(shape: Sequence[Size]) -> tuple[int | None, ...]:
     """A shape as it stands in an error."""
     return tuple(int(n) if is_static(n) else None for n in shape)
+
+
+def _constant(value: int) -> int:
+    """The int as a constant, also where PyTorch's compiler takes it for a variable."""
+    return operator.index(value)
 
 
 def _is_int(value: Any) -> bool:

@@ -72,7 +72,7 @@ def product_tokens(x, kernel, axes, grid):
     size = sizes_of(x)[1:-1]
     # Take all whole cells of the signal, because they divide over devices as it does.
     spare = [
-        max(0, n // axis.stride - g) if geometry.is_static(n) else 0
+        max(0, n // axis.stride - g) if geometry.is_constant(n) else 0
         for axis, n, g in zip(axes, size, grid)
     ]
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
@@ -283,7 +283,7 @@ def _cell_edges(direction, axes, size, start, spare):
 
 def _fit(x, edges, size):
     """Adds the zeros of each edge and makes its cuts; `size` is the size of the result."""
-    if not all(geometry.is_static(cut) for edge in edges for cut in edge.cuts):
+    if not all(geometry.is_constant(cut) for edge in edges for cut in edge.cuts):
         x = _pad(x, edges)
         front = [edge.cuts[0] for edge in edges]
         return ops.slice(x, (0, *front, 0), (sizes_of(x)[0], *size, x.shape[-1]))

@@ -215,7 +215,7 @@ def _lowering(
     if implementation == "auto":
         overlapping = _overlapping(axes)
         columns = signal * math.prod([axis.patch for axis in axes])
-        known = all(map(geometry.is_static, tokens))
+        known = all(map(geometry.is_constant, tokens))
         problem = Problem(
             to_tokens=to_tokens,
             overlapping=overlapping,

@@ -8,6 +8,7 @@ from cases import CASES, COMPACT, TOLERANCE, normal, over_cases, over_implementa
 from keras import ops as K
 
 from keras_unpatchify import Patchify, Unpatchify
+from keras_unpatchify.ops import unpatchify
 
 
 def pair(case, implementation):
@@ -87,6 +88,27 @@ def test_torch_compile_backward(implementation):
     layer(x)
     for a, b in zip(gradients(torch.compile(loss, fullgraph=True)), gradients(loss), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.torch_backend
+def test_torch_compiles_for_any_sizes_but_for_these_arguments():
+    """PyTorch takes the ints of a closure for variables, and arithmetic on those for a puzzle."""
+    import torch
+
+    case, variables = CASES["2d-mixed"], []
+
+    def keep(graph, inputs):
+        variables.extend(n for n in inputs if isinstance(n, torch.SymInt))
+        return graph
+
+    def function(x):
+        return unpatchify(x, kernel, stride=case.stride, padding=((4, 1), (1, 0)))
+
+    kernel = torch.from_numpy(case.kernel())
+    tokens = torch.from_numpy(normal((5, 7, 8, case.token), 0))
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=keep)
+    torch.testing.assert_close(compiled(tokens), function(tokens), rtol=1e-4, atol=1e-4)
+    assert len(variables) == len(["batch", "height", "width"])
 
 
 @pytest.mark.jax_backend

@@ -244,18 +244,18 @@ class TestTorch:
             close(a, e)
 
     @over_implementations
-    def test_compiled_by_inductor(self, implementation):
+    @pytest.mark.parametrize("dynamic", [False, True])
+    def test_compiled_by_inductor(self, implementation, dynamic):
         import torch
 
         case = CASES["2d-mixed"]
         function, *arrays = pair(case, implementation)
         image, kernel = (torch.tensor(a, requires_grad=True) for a in arrays)
-        y = torch.compile(function, fullgraph=True)(image, kernel)
+        y = torch.compile(function, fullgraph=True, dynamic=dynamic)(image, kernel)
         close(y, expected(case, *arrays))
-        y.sum().backward()
-        for a, e in zip(
-            (image.grad, kernel.grad), expected_gradients(case, *arrays, np.ones(y.shape))
-        ):
+        weights = normal(arrays[0].shape, 4)
+        (torch.tensor(weights) * y).sum().backward()
+        for a, e in zip((image.grad, kernel.grad), expected_gradients(case, *arrays, weights)):
             close(a, e)
 
     @over_implementations
