@@ -1,14 +1,15 @@
-"""Where the tests run: the backend, its capabilities and its device. Every skip of a test by
-capability stands here."""
+"""Where the tests run: the backend, its device, and which tests it skips."""
 
 import contextlib
 import functools
+import importlib.metadata
 import os
 
 import hypothesis
-import keras
 import pytest
-from backend import BACKEND, TRAINABLE
+
+# Keras, and with it a backend, is imported where tests run: the process that hands tests out to
+# others needs neither.
 
 # The machine may be busy, and a failure must come again.
 hypothesis.settings.register_profile("quick", deadline=None, derandomize=True)
@@ -17,59 +18,27 @@ hypothesis.settings.load_profile("quick")
 DEVICE = os.environ.get("KERAS_UNPATCHIFY_DEVICE", "cpu")
 
 
-def convolves_an_empty_batch():
-    """Openvino's runtime can abort the process on one; Keras 3.13 refuses it on tensorflow."""
-    if BACKEND == "openvino":
-        return False
-    try:
-        keras.ops.conv(keras.ops.zeros((0, 2, 1)), keras.ops.ones((1, 1, 1)))
-    except ValueError:
-        return False
-    return True
-
-
-def takes_no_output_padding():
-    """Whether Keras's transposed convolutions take `output_padding=0`, as later versions do."""
-    try:
-        return bool(keras.layers.Conv1DTranspose(1, 1, output_padding=0))
-    except ValueError:
-        return False
-
-
-CAPABILITIES = {
-    "trains": (BACKEND in TRAINABLE, "this backend only infers"),
-    "graphs": (
-        BACKEND in ("torch", "tensorflow"),
-        "this backend knows every size before it computes",
-    ),
-    "empty_batch": (convolves_an_empty_batch(), "convolutions of an empty batch are refused"),
-    "float64": (
-        BACKEND not in ("numpy", "openvino"),
-        "this backend computes convolutions in single precision at most",
-    ),
-    "masks": (
-        hasattr(keras.layers.Masking()(keras.Input((1, 1))), "_keras_mask"),
-        "this Keras sets no mask",
-    ),
-    "asks_for_imports": (
-        tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 12),
-        "this Keras finds a class that was not imported, or says less",
-    ),
-    "output_padding_0": (takes_no_output_padding(), "this Keras refuses output_padding=0"),
-    "torch_backend": (BACKEND == "torch", "about the torch backend"),
-    "jax_backend": (BACKEND == "jax", "about the jax backend"),
-    "tensorflow_backend": (BACKEND == "tensorflow", "about the tensorflow backend"),
-}
+def hands_out(config):
+    """Whether this process hands tests out to others, and runs none itself."""
+    return bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
 
 
 def pytest_configure(config):
+    if hands_out(config):
+        return
+    from capabilities import CAPABILITIES
+
     for name, (_, reason) in CAPABILITIES.items():
         config.addinivalue_line("markers", f"{name}: skipped where {reason}")
 
 
 def pytest_sessionstart(session):
     """Single precision means single precision on every device: no TF32, no bfloat16."""
-    if DEVICE == "gpu" and not _sees_accelerator():
+    if hands_out(session.config):
+        return
+    from backend import BACKEND
+
+    if DEVICE == "gpu" and not _sees_accelerator(BACKEND):
         pytest.exit(
             f"KERAS_UNPATCHIFY_DEVICE=gpu, but the {BACKEND} backend sees no accelerator",
             returncode=1,
@@ -95,6 +64,9 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(items):
+    from backend import BACKEND
+    from capabilities import CAPABILITIES
+
     for item in items:
         for name, (present, reason) in CAPABILITIES.items():
             if item.get_closest_marker(name) and not present:
@@ -102,19 +74,21 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_report_header():
-    return f"keras {keras.__version__}, backend {BACKEND}, device {DEVICE}"
+    name, *_ = importlib.metadata.packages_distributions()["keras"]  # keras, or keras-nightly
+    backend = os.environ.get("KERAS_BACKEND", "Keras's default")
+    return f"{name} {importlib.metadata.version(name)}, backend {backend}, device {DEVICE}"
 
 
-def _sees_accelerator():
-    if BACKEND == "torch":
+def _sees_accelerator(backend):
+    if backend == "torch":
         import torch
 
         return torch.cuda.is_available()
-    if BACKEND == "jax":
+    if backend == "jax":
         import jax
 
         return jax.default_backend() == "gpu"
-    if BACKEND == "tensorflow":
+    if backend == "tensorflow":
         import tensorflow as tf
 
         return bool(tf.config.list_physical_devices("GPU"))
@@ -124,12 +98,16 @@ def _sees_accelerator():
 @pytest.fixture(autouse=True)
 def same_draws():
     """Every test starts from the same random state."""
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
 @pytest.fixture
 def double():
     """A context in which the backend really computes in float64."""
+    from backend import BACKEND
+
     if BACKEND != "jax":
         return contextlib.nullcontext()
     import jax

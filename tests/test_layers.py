@@ -342,7 +342,7 @@ def test_regularizers_add_to_the_losses(layer_class):
 @pytest.mark.trains
 @pytest.mark.parametrize(
     ("jit_compile", "implementation"),
-    [(True, "auto"), (False, "matmul"), (False, "conv_transpose")],
+    [("auto", "auto"), (False, "matmul"), (False, "conv_transpose")],
 )
 def test_fit_learns(jit_compile, implementation):
     """Learning from layers of the same kind: the loss falls at every epoch."""

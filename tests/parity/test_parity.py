@@ -19,7 +19,7 @@ over_settings = pytest.mark.parametrize(
 
 @over_settings
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_backend_computes_the_same_values(setting, backend, written):
+def test_every_backend_computes_the_same_values(setting, backend, computed):
     name, kind, _ = setting.split("/")
     case = CASES[name]
     padding = case.padding(kind)
@@ -34,16 +34,16 @@ def test_every_backend_computes_the_same_values(setting, backend, written):
     )
     for operation, expected in [("patchify", tokens), ("unpatchify", signal)]:
         np.testing.assert_allclose(
-            written[backend][f"{setting}/{operation}"], expected, **TOLERANCE
+            computed[backend][f"{setting}/{operation}"], expected, **TOLERANCE
         )
 
 
 @over_settings
 @pytest.mark.parametrize("operation", ["patchify", "unpatchify"])
 @pytest.mark.parametrize("of", ["x", "kernel"])
-def test_backends_that_train_compute_the_same_gradients(setting, operation, of, written):
+def test_backends_that_train_compute_the_same_gradients(setting, operation, of, computed):
     first, *others = (
-        written[backend][f"{setting}/{operation}/gradient of {of}"] for backend in TRAINABLE
+        computed[backend][f"{setting}/{operation}/gradient of {of}"] for backend in TRAINABLE
     )
     assert np.abs(first).max() > 0.1
     for other in others:
@@ -53,30 +53,30 @@ def test_backends_that_train_compute_the_same_gradients(setting, operation, of, 
 @pytest.mark.parametrize("reader", BACKENDS)
 @pytest.mark.parametrize("writer", BACKENDS)
 @pytest.mark.parametrize("way", ["keras", "weights.h5", "set_weights"])
-def test_what_one_backend_saves_another_loads(way, writer, reader, written, read):
-    names = [name for name in written[writer] if name.startswith(("image", "series"))]
+def test_what_one_backend_saves_another_loads(way, writer, reader, computed):
+    names = [name for name in computed[writer] if name.startswith(("image", "series"))]
     assert len(names) == 4
     for name in names:
         np.testing.assert_allclose(
-            read[reader][f"{way}/{writer}/{name}"], written[writer][name], **TOLERANCE
+            computed[reader][f"{way}/{writer}/{name}"], computed[writer][name], **TOLERANCE
         )
 
 
-def test_the_models_that_are_exchanged_differ(written):
-    outputs = [written[backend]["image (7, 9)"] for backend in BACKENDS]
+def test_the_models_that_are_exchanged_differ(computed):
+    outputs = [computed[backend]["image (7, 9)"] for backend in BACKENDS]
     for i, one in enumerate(outputs):
         assert all(np.abs(one - other).max() > 0.1 for other in outputs[:i])
 
 
 @pytest.mark.parametrize("backend", TRAINABLE[1:])
-def test_fifty_steps_from_the_same_weights_follow_the_same_curve(backend, written):
+def test_fifty_steps_from_the_same_weights_follow_the_same_curve(backend, computed):
     """Rounding differs by 1e-7 in the first step; 50 steps of Adam multiply that by less than a
     thousand."""
-    np.testing.assert_allclose(written[backend]["loss"], written[TRAINABLE[0]]["loss"], rtol=1e-4)
+    np.testing.assert_allclose(computed[backend]["loss"], computed[TRAINABLE[0]]["loss"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", TRAINABLE)
-def test_the_curve_falls(backend, written):
-    losses = written[backend]["loss"]
+def test_the_curve_falls(backend, computed):
+    losses = computed[backend]["loss"]
     assert len(losses) == 50
     assert losses[-1] < 0.5 * losses[0]

@@ -1,11 +1,13 @@
-"""One backend's part in the comparison between backends: `python worker.py ROLE FOLDER`, with
+"""One backend's part in the comparison between backends: `python worker.py FOLDER`, with
 KERAS_BACKEND set.
 
-Every role puts its arrays in `FOLDER/{backend}-{role}.npz`.
+It saves its models, waits for those of all others, and loads them. What it computes is in
+`FOLDER/{backend}.npz`.
 """
 
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -121,10 +123,18 @@ def train():
     return {"loss": np.array(history.history["loss"])}
 
 
+def wait_for_others(folder):
+    while missing := [name for name in BACKENDS if not (folder / f"{name}-done").exists()]:
+        assert time.monotonic() < DEADLINE, f"{missing} not done"
+        time.sleep(0.1)
+
+
 if __name__ == "__main__":
-    role, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-    if role == "read":
-        arrays = read(folder)
-    else:
+    DEADLINE = time.monotonic() + 600
+    folder = pathlib.Path(sys.argv[1])
+    try:
         arrays = values() | write(folder) | (train() if BACKEND in TRAINABLE else {})
-    np.savez(folder / f"{BACKEND}-{role}.npz", **arrays)
+    finally:  # nobody waits for one that failed
+        (folder / f"{BACKEND}-done").touch()
+    wait_for_others(folder)
+    np.savez(folder / f"{BACKEND}.npz", **arrays, **read(folder))

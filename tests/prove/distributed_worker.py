@@ -124,6 +124,7 @@ def ddp():
     torch.nn.functional.mse_loss(parallel(x), y).backward()
     optimizer.step()
     weights = model.get_weights()
+    torch.distributed.barrier()  # the store goes with the first that leaves, and the other waits
     torch.distributed.destroy_process_group()
     return weights
 
