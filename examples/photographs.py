@@ -107,16 +107,16 @@ def batches(rng):
             crops.append(crop * rng.uniform(0.5, 1.3, 3).astype("float32"))
         masks = random_masks(BATCH, GRID, GRID, rng)
         inputs, _, spread = prepare(np.stack(crops), masks)
-        yield inputs, inputs[0], (~in_pixels(masks) * spread**2)[..., 0]  # hidden pixels only
+        weights = (~in_pixels(masks) * spread**2)[..., 0]  # hidden pixels only
+        yield inputs, inputs[0], weights / weights.mean()
 
 
 def train():
     keras.utils.set_random_seed(0)
     decay = keras.optimizers.schedules.CosineDecay
     rate = decay(0.0, args.steps, warmup_target=3e-3, warmup_steps=50)
-    loss = keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")
     model = masked_autoencoder()
-    model.compile(keras.optimizers.AdamW(rate), loss, jit_compile=keras.backend.backend() == "jax")
+    model.compile(keras.optimizers.AdamW(rate), "mse", jit_compile=keras.backend.backend() == "jax")
     stream, epochs = batches(np.random.default_rng(0)), min(args.steps, 10)
     show = {"verbose": 1 if sys.stdout.isatty() else 2}  # a bar, or a line for each epoch
     model.fit(stream, epochs=epochs, steps_per_epoch=args.steps // epochs, shuffle=False, **show)

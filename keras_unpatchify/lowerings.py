@@ -209,8 +209,7 @@ def _taps(kernel, axes, width):
     d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
     number = [axis.blocks for axis in axes]
     missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
-    if any(missing):
-        kernel = ops.pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
+    kernel = _pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
     if math.prod(number) > 1:
         split = [n for pair in zip(number, width) for n in pair]
         order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2), 2 * d, 2 * d + 1)
@@ -249,10 +248,9 @@ def _depth_to_space(cells, axes, width):
     signal = cells.shape[-1] // (math.prod(outer) * last)
     y = ops.reshape(cells, (batch, *grid, *outer, last * signal))
     # (batch, *grid, *stride), the channels within the last
-    gaps = [(0, axis.stride - n) for axis, n in zip(axes, width)]
-    if any(map(any, gaps)):
-        gaps[-1] = (0, gaps[-1][1] * signal)
-        y = ops.pad(y, [(0, 0)] * (1 + d) + gaps)
+    gaps = [axis.stride - n for axis, n in zip(axes, width)]
+    gaps[-1] *= signal
+    y = _pad(y, [(0, 0)] * (1 + d) + [(0, n) for n in gaps])
     order = (0, *(k for i in range(1, 1 + d) for k in (i, d + i)))
     size = [n * axis.stride for axis, n in zip(axes, grid)]
     return ops.reshape(ops.transpose(y, order), (batch, *size, signal))
@@ -284,18 +282,32 @@ def _cell_edges(direction, axes, size, start, spare):
 def _fit(x, edges, size):
     """Adds the zeros of each edge and makes its cuts; `size` is the size of the result."""
     if not all(geometry.is_constant(cut) for edge in edges for cut in edge.cuts):
-        x = _pad(x, edges)
+        x = _pad_edges(x, edges)
         front = [edge.cuts[0] for edge in edges]
         return ops.slice(x, (0, *front, 0), (sizes_of(x)[0], *size, x.shape[-1]))
     # Positions that are cut before zeros are added are neither stored nor moved between devices.
     long = [geometry.is_static(n) and sum(e.cuts) <= n for n, e in zip(x.shape[1:-1], edges)]
-    return _pad(_cut(x, edges), edges) if all(long) else _cut(_pad(x, edges), edges)
+    return _pad_edges(_cut(x, edges), edges) if all(long) else _cut(_pad_edges(x, edges), edges)
 
 
-def _pad(x, edges):
-    if not any(any(edge.zeros) for edge in edges):
+def _pad_edges(x, edges):
+    return _pad(x, [(0, 0), *(edge.zeros for edge in edges), (0, 0)])
+
+
+def _pad(x, zeros):
+    """Adds as many zeros `(before, after)` each axis as `zeros` says."""
+    if not any(map(any, zeros)):
         return x
-    return ops.pad(x, [(0, 0), *(edge.zeros for edge in edges), (0, 0)])
+    if keras.backend.backend() != "torch":
+        return ops.pad(x, zeros)
+    # `ops.pad` counts its calls, and PyTorch compiles a function again for every count.
+    for axis, ends in enumerate(zeros):
+        shape = sizes_of(x)
+        before, after = (
+            [ops.zeros((*shape[:axis], n, *shape[axis + 1 :]), x.dtype)] * (n > 0) for n in ends
+        )
+        x = ops.concatenate([*before, x, *after], axis) if any(ends) else x
+    return x
 
 
 def _add(total, y, several):
