@@ -112,7 +112,8 @@ UPSTREAM = {
     "torch openvino open matmul valid": "RuntimeError: narrow(): length must be non-negative",
     # Volumes: a convolution that the runtime does not have, and the zeros between 7 axes.
     "torch litert fixed conv_transpose *volume": "ValueError: STABLEHLO_CONVOLUTION",
-    "torch litert fixed matmul overlapping-volume": "RuntimeError: failed to delegate CONCATENATION",
+    "torch litert fixed matmul overlapping-volume": "RuntimeError: failed to delegate "
+    "CONCATENATION node",
     # A transposition of 7 axes is left to TensorFlow, which the runtime has not.
     "tensorflow litert fixed [ms]* *volume": "RuntimeError: Select TensorFlow op(s), included in "
     "the given model, is(are) not supported by this interpreter",
