@@ -302,11 +302,13 @@ def _pad(x, zeros):
         return ops.pad(x, zeros)
     # `ops.pad` counts its calls, and PyTorch compiles a function again for every count.
     for axis, ends in enumerate(zeros):
-        shape = sizes_of(x)
-        before, after = (
-            [ops.zeros((*shape[:axis], n, *shape[axis + 1 :]), x.dtype)] * (n > 0) for n in ends
-        )
-        x = ops.concatenate([*before, x, *after], axis) if any(ends) else x
+        if any(ends):
+            shape = sizes_of(x)
+            before, after = (
+                [ops.zeros((*shape[:axis], n, *shape[axis + 1 :]), x.dtype)] if n else []
+                for n in ends
+            )
+            x = ops.concatenate([*before, x, *after], axis)
     return x
 
 
