@@ -81,8 +81,7 @@ def product_tokens(x, kernel, axes, grid):
         edges = _cell_edges(geometry.to_patches, axes, size, block.start, spare)
         cells = _space_to_depth(_fit(x, edges, length), axes, grid, spare, block.width)
         columns.append(cells)
-    columns = columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=-1)
-    return _product(columns, _matrix(kernel, axes), to_tokens=True)
+    return _product_of_blocks(columns, _matrix(kernel, axes))
 
 
 def product_signal(x, kernel, bias, axes, size):
@@ -175,6 +174,18 @@ def _product(x, matrix, to_tokens=False):
         return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
     # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
     return cast(x @ matrix, x.dtype)
+
+
+def _product_of_blocks(columns, matrix):
+    """The product with all blocks of a patch, `(batch, *grid, width)` each, side by side."""
+    if len(columns) == 1:
+        return _product(columns[0], matrix, to_tokens=True)
+    widths = {block.shape[-1] for block in columns}
+    if keras.backend.backend() == "jax" and len(widths) == 1 and min(widths) >= 256:
+        # XLA copies wide blocks faster one after another than side by side.
+        rows = ops.reshape(matrix, (len(columns), -1, matrix.shape[-1]))
+        return ops.tensordot(ops.stack(columns), rows, axes=((0, -1), (0, 1)))
+    return _product(ops.concatenate(columns, axis=-1), matrix, to_tokens=True)
 
 
 def _cut(x, edges):
