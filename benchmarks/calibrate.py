@@ -90,7 +90,7 @@ def chosen(layer_name, geometry, length):
     work = 2 * length**rank * columns * token
     to_tokens = layer_name == "patchify"
     whole = patch % stride == 0
-    problem = ops.Problem(to_tokens, True, whole, signal, token, columns, work)
+    problem = ops.Problem(to_tokens, True, whole, signal, token, columns, work, rank)
     return ops.choose(problem)
 
 

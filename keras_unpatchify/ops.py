@@ -35,12 +35,19 @@ class Problem(NamedTuple):
     token: int  # channels
     columns: int  # numbers in a patch: its positions times the signal channels
     work: int | None  # multiplications; `None` where a size is not known
+    rank: int  # axes of the grid
     gaps: bool = False  # whether a stride is longer than its patch
 
     @property
     def small(self) -> bool:
         """Whether a call takes longer to start than to compute."""
         return self.work is not None and 0 < self.work < 2**18
+
+    @property
+    def narrow(self) -> bool:
+        """Whether tokens are much wider than patches, which tile."""
+        tiling = not self.overlapping and not self.gaps
+        return tiling and self.columns < 256 and 4 * self.columns <= self.token
 
     @property
     def ratio(self) -> float:
@@ -50,17 +57,19 @@ class Problem(NamedTuple):
 
 # What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
 # benchmarks/README.md says what was measured.
-TORCH, TENSORFLOW, BOTH = ("torch",), ("tensorflow",), ("torch", "tensorflow")
+TORCH, TENSORFLOW, JAX, BOTH = ("torch",), ("tensorflow",), ("jax",), ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
     # TensorFlow leaves some gradients unset where there are gaps.
     ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
     ("conv_transpose", BOTH, lambda p: p.small),
     ("conv_transpose", BOTH, lambda p: p.overlapping and p.ratio < 8),
-    ("subpixel", BOTH, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 512),
+    ("subpixel", BOTH, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 192),
     ("conv_transpose", BOTH, lambda p: p.to_tokens and p.overlapping),
     ("subpixel", TORCH, lambda p: p.whole and p.token < 8 * p.columns),
     ("subpixel", TENSORFLOW, lambda p: p.whole and p.token < p.columns),
+    # On jax, the gradient of a native 3D convolution takes minutes to compile for a CPU.
+    ("conv_transpose", JAX, lambda p: p.to_tokens and p.narrow and p.rank < 3),
 )
 
 
@@ -224,6 +233,7 @@ def _lowering(
             token=token,
             columns=columns,
             work=math.prod((*tokens, columns, token)) if known else None,
+            rank=len(axes),
             gaps=any(axis.stride > axis.patch for axis in axes),
         )
         implementation = choose(problem)

@@ -208,9 +208,9 @@ def test_a_size_that_is_known_is_not_compared_again():
     assert ops._compare_grid(x, axes, (4, 6), (16, 24)) is x
 
 
-def problem(operation, overlapping, whole, token, signal, columns, work=2**30, gaps=False):
+def problem(operation, overlapping, whole, token, signal, columns, work=2**30, rank=2, gaps=False):
     to_tokens = operation == "patchify"
-    return ops.Problem(to_tokens, overlapping, whole, signal, token, columns, work, gaps)
+    return ops.Problem(to_tokens, overlapping, whole, signal, token, columns, work, rank, gaps)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**30, g
         ("jax numpy openvino", problem("unpatchify", False, False, 9, 1, 4, 1), "matmul"),
         # overlapping
         ("torch tensorflow", problem("patchify", True, False, 512, 3, 768), "conv_transpose"),
-        ("torch tensorflow", problem("patchify", True, True, 512, 8, 511), "conv_transpose"),
-        ("torch tensorflow", problem("patchify", True, True, 511, 8, 512), "conv_transpose"),
-        ("torch tensorflow", problem("patchify", True, True, 512, 8, 512), "subpixel"),
+        ("torch tensorflow", problem("patchify", True, True, 512, 8, 191), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", True, True, 511, 8, 192), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", True, True, 512, 8, 192), "subpixel"),
         ("torch tensorflow", problem("patchify", True, True, 255, 32, 512), "conv_transpose"),
         ("torch tensorflow", problem("unpatchify", True, True, 255, 32, 512), "conv_transpose"),
         ("torch tensorflow", problem("unpatchify", True, True, 256, 32, 512), "subpixel"),
@@ -251,6 +251,15 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**30, g
         # tiling
         ("torch tensorflow jax", problem("unpatchify", False, False, 8, 64, 256), "matmul"),
         ("torch tensorflow jax", problem("patchify", False, False, 512, 3, 768), "matmul"),
+        # tiling, with wide tokens
+        ("jax", problem("patchify", False, False, 1020, 15, 255), "conv_transpose"),
+        ("jax", problem("patchify", False, False, 1019, 15, 255), "matmul"),
+        ("jax", problem("patchify", False, False, 1024, 16, 256), "matmul"),
+        ("jax", problem("patchify", False, False, 1020, 15, 255, rank=3), "matmul"),
+        ("jax", problem("patchify", False, False, 1020, 15, 255, gaps=True), "matmul"),
+        ("jax", problem("patchify", True, True, 1020, 15, 255), "matmul"),
+        ("jax", problem("unpatchify", False, False, 1020, 15, 255), "matmul"),
+        ("torch tensorflow", problem("patchify", False, False, 1020, 15, 255), "matmul"),
     ],
 )
 def test_the_rule_of_auto(monkeypatch, backends, problem, name):

@@ -27,9 +27,10 @@ def test_nothing_is_gathered(rows):
 
 @pytest.mark.jax_backend
 def test_tiling_moves_nothing(rows):
-    tiling = [row for row in rows if "tiling" in row[0]]
+    """Neither by blocks nor by the native operator, which "auto" takes for wide tokens."""
+    tiling = [row[5:] for row in rows if "tiling" in row[0]]
     assert tiling
-    assert all(moved == 0 for *_, (_, moved) in [row[:6] for row in tiling])
+    assert all(moved == 0 for lowerings in tiling for _, moved in lowerings)
 
 
 @pytest.mark.jax_backend
