@@ -160,6 +160,23 @@ def print_peak_bytes(contender):
     print(json.dumps(peaks))
 
 
+def pool_growths():
+    """What TensorFlow's pool grows by in a forward pass of "auto", `{workload: bytes}`."""
+    found = {}
+    for workload in WORKLOADS:
+        if not workload.tiling:
+            command = [sys.executable, __file__, "--pool-growth", workload.name]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found[workload.name] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def print_pool_growth(name):
+    workload = next(workload for workload in WORKLOADS if workload.name == name)
+    workload = workload._replace(batch=8 * workload.batch)
+    print(json.dumps(machine.pool_growth(make(workload, "auto"), input_of(workload))))
+
+
 def growth(contender, patch, stride, tokens, rounds):
     """Seconds of a forward pass for each number of tokens, and the slope of their logarithms."""
     seconds = []
@@ -192,10 +209,15 @@ def main():
     parser.add_argument(
         "--peak-memory", metavar="CONTENDER", help="print the peak memory of one contender, no more"
     )
+    parser.add_argument(
+        "--pool-growth", metavar="WORKLOAD", help="print what tensorflow's pool grows by, no more"
+    )
     args = parser.parse_args()
     machine.same_precision()
     if args.peak_memory:
         return print_peak_bytes(args.peak_memory)
+    if args.pool_growth:
+        return print_pool_growth(args.pool_growth)
     rounds = min(args.rounds, 3) if args.quick else args.rounds
     result = {
         "backend": BACKEND,
@@ -238,6 +260,8 @@ def main():
         name: {} if args.no_memory else peak_bytes(name)
         for name in ("auto", "matmul", "hand-written", "keras")
     }
+    if BACKEND == "tensorflow" and machine.device() == "cpu" and not args.no_memory:
+        result["memory"] = {"auto, with oneDNN": pool_growths(), **result["memory"]}
     progress("growth with the number of tokens")
     tokens = [2**k for k in range(10, 15 if args.quick else 21, 2)]
     kinds = {

@@ -109,6 +109,24 @@ def peak_bytes(forward):
     return after - before
 
 
+def pool_growth(layer, x):
+    """Bytes by which the first call of a TensorFlow layer makes the process grow.
+
+    This is with oneDNN, as TensorFlow comes. What a call needed stays in a pool, so that a process
+    can tell it of one call only. A call with one example goes before, to load what is loaded once;
+    what it needs is not counted.
+    """
+    import tensorflow as tf
+
+    forward = tf.function(layer, input_signature=[tf.TensorSpec((None, *x.shape[1:]))])
+    forward(x[:1])
+    used, peak, reset = _cpu_memory()
+    reset()
+    before = used()
+    forward(x)
+    return peak() - before
+
+
 def jax_peak_bytes(forward, weights, x):
     """Bytes of the output and of all that is between, as the compiler lays them out."""
     import jax
