@@ -140,6 +140,9 @@ class Edge(NamedTuple):
     cuts: Pair
 
 
+NO_EDGE = Edge((0, 0), (0, 0))
+
+
 def to_signal(axis: Axis, size: Size | None, start: int = 0, end: int = 0) -> Edge:
     """The edge that turns a piece of the patched positions into a signal.
 

@@ -78,7 +78,7 @@ def product_tokens(x, kernel, axes, grid):
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
     columns = []
     for block in _blocks(axes):
-        edges = _cell_edges(geometry.to_patches, axes, size, block.start, spare)
+        edges = [_cell_edge(geometry.to_patches, *of) for of in zip(axes, size, spare, block.start)]
         cells = _space_to_depth(_fit(x, edges, length), axes, grid, spare, block.width)
         columns.append(cells)
     return _product_of_blocks(columns, _matrix(kernel, axes))
@@ -91,12 +91,7 @@ def product_signal(x, kernel, bias, axes, size):
         # (*patch, signal, 1) -> (prod(patch) * signal,)
         columns = columns + ops.reshape(_matrix(ops.expand_dims(bias, -1), axes), (-1,))
     blocks = _blocks(axes)
-    total = None
-    for block, cells in zip(blocks, _split(columns, blocks)):
-        edges = _cell_edges(geometry.to_signal, axes, size, block.start, [0] * len(axes))
-        piece = _fit(_depth_to_space(cells, axes, block.width), edges, size)
-        total = _add(total, piece, several=len(blocks) > 1)
-    return total
+    return _add_up(iter(zip(blocks, _split(columns, blocks))), axes, size)
 
 
 def subpixel_tokens(x, kernel, axes, grid):
@@ -104,7 +99,7 @@ def subpixel_tokens(x, kernel, axes, grid):
     size = sizes_of(x)[1:-1]
     more = [axis.blocks - 1 for axis in axes]
     length = [g + n for g, n in zip(grid, more)]
-    edges = _cell_edges(geometry.to_patches, axes, size, [0] * len(axes), more)
+    edges = [_cell_edge(geometry.to_patches, *of) for of in zip(axes, size, more)]
     x = _fit(x, edges, [n * axis.stride for axis, n in zip(axes, length)])
     cells = _space_to_depth(x, axes, length, [0] * len(axes), _cell(axes))
     return _convolution(cells, _taps(kernel, axes, _cell(axes)), 1, grid)
@@ -114,7 +109,7 @@ def subpixel_signal(x, kernel, bias, axes, size):
     """The transposed convolution to cells, whose channels are the signal."""
     cells = _transposed_convolution(x, _taps(kernel, axes, _cell(axes)), 1)
     more = [axis.blocks - 1 for axis in axes]
-    edges = _cell_edges(geometry.to_signal, axes, size, [0] * len(axes), more)
+    edges = [_cell_edge(geometry.to_signal, *of) for of in zip(axes, size, more)]
     y = _fit(_depth_to_space(cells, axes, _cell(axes)), edges, size)
     return _add_patch_bias(y, x, bias, axes, size)
 
@@ -282,12 +277,9 @@ def _space_to_depth(x, axes, grid, spare, width):
     return ops.reshape(y, (batch, *grid, math.prod(width) * signal))
 
 
-def _cell_edges(direction, axes, size, start, spare):
-    """The edges of a block's cells: one cell per token, and `spare` more along each axis."""
-    return [
-        direction(axis, n, first, axis.patch - first - (1 + more) * axis.stride)
-        for axis, n, first, more in zip(axes, size, start, spare)
-    ]
+def _cell_edge(direction, axis, size, more, start=0):
+    """The edge of cells that begin at a position of the patches: one per token, and `more`."""
+    return direction(axis, size, start, axis.patch - start - (1 + more) * axis.stride)
 
 
 def _fit(x, edges, size):
@@ -299,6 +291,13 @@ def _fit(x, edges, size):
     # Positions that are cut before zeros are added are neither stored nor moved between devices.
     long = [geometry.is_static(n) and sum(e.cuts) <= n for n, e in zip(x.shape[1:-1], edges)]
     return _pad_edges(_cut(x, edges), edges) if all(long) else _cut(_pad_edges(x, edges), edges)
+
+
+def _fit_along(i, x, edge, size):
+    """The same along one axis alone."""
+    edges, sizes = [geometry.NO_EDGE] * (len(x.shape) - 2), list(sizes_of(x)[1:-1])
+    edges[i], sizes[i] = edge, size
+    return _fit(x, edges, sizes)
 
 
 def _pad_edges(x, edges):
@@ -321,6 +320,22 @@ def _pad(x, zeros):
             )
             x = ops.concatenate([*before, x, *after], axis)
     return x
+
+
+def _add_up(columns, axes, size, i=0):
+    """The sum of the next `(block, columns)`, along this axis and those after it, as a signal.
+
+    What is summed along the axes after it moves along this one as a whole.
+    """
+    if i == len(axes):
+        block, cells = next(columns)
+        return _depth_to_space(cells, axes, block.width)
+    axis, total = axes[i], None
+    for start in range(0, axis.patch, axis.width):
+        edge = _cell_edge(geometry.to_signal, axis, size[i], 0, start)
+        piece = _fit_along(i, _add_up(columns, axes, size, i + 1), edge, size[i])
+        total = _add(total, piece, several=axis.blocks > 1)
+    return total
 
 
 def _add(total, y, several):
