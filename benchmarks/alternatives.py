@@ -45,14 +45,9 @@ def blocks(x, kernel, w):
     return unpatchify(x, kernel, stride=w.stride, implementation="matmul")
 
 
-def by_axis(x, kernel, w):
-    """A product for each block, added along one axis, then along the next."""
-    return along_axes(x, taps_of(kernel, w), w, 1, loops=False)
-
-
 def loop(x, kernel, w):
-    """The same in a loop, which never holds two blocks."""
-    return along_axes(x, taps_of(kernel, w), w, 1, loops=True)
+    """A product for each block, in a loop that never holds two of them."""
+    return along_axes(x, taps_of(kernel, w), w, 1)
 
 
 def gathered(x, kernel, w):
@@ -74,31 +69,26 @@ def cells(x, kernel, w):
     return unpatchify(x, kernel, stride=w.stride, implementation="subpixel")
 
 
-WAYS = (blocks, by_axis, loop, gathered, cells)
+WAYS = (blocks, loop, gathered, cells)
 
 
-def along_axes(x, taps, w, axis, loops):
+def along_axes(x, taps, w, axis):
     """The sum of the blocks `taps`, of this and the later axes, as a signal along those."""
     if axis > len(w.grid):
         return to_space(x @ taps.T, w)
     stride, more = w.stride[axis - 1], w.patch[axis - 1] - w.stride[axis - 1]
 
     def place(tap):
-        return pad(along_axes(x, tap, w, axis + 1, loops), axis, 0, more)
+        return pad(along_axes(x, tap, w, axis + 1), axis, 0, more)
 
     def step(total, tap):
         # each block lies one stride before the next: the sum of those behind moves as a whole
         moved = jax.lax.slice_in_dim(pad(total, axis, stride, 0), 0, total.shape[axis], 1, axis)
         return moved + place(tap), None
 
-    if loops:
-        # from zeros, as XLA unrolls a loop of one step
-        zeros = jnp.zeros(jax.eval_shape(place, taps[0]).shape, x.dtype)
-        return jax.lax.scan(step, zeros, taps, reverse=True)[0]
-    total = place(taps[-1])
-    for tap in taps[-2::-1]:
-        total, _ = step(total, tap)
-    return total
+    # from zeros, as XLA unrolls a loop of one step
+    zeros = jnp.zeros(jax.eval_shape(place, taps[0]).shape, x.dtype)
+    return jax.lax.scan(step, zeros, taps, reverse=True)[0]
 
 
 def pad(y, axis, before, after):
