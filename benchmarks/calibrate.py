@@ -13,6 +13,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import machine
 from timing import BACKEND, medians, random_input, steps
 
 from keras_unpatchify import Patchify, Unpatchify, ops
@@ -103,6 +104,7 @@ def main():
     parser.add_argument("--layer", choices=("unpatchify", "patchify"), default="unpatchify")
     parser.add_argument("--out", help="a file for all times, as JSON")
     args = parser.parse_args()
+    machine.keep_memory()
     rows = []
     print(f"{BACKEND}, {args.layer}: milliseconds, {' / '.join(LOWERINGS)}\n")
     print("| token | signal | rank | patch | stride | forward | training | auto |")

@@ -44,6 +44,7 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=15, help="turns of each model")
     args = parser.parse_args()
+    machine.keep_memory()
     machine.same_precision()
     before = generator()
     after = keras.models.clone_model(before, clone_function=converted)
