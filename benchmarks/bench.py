@@ -244,7 +244,7 @@ def main():
         elements = math.prod((*workload.grid, workload.token))
         elements += math.prod((*workload.size, workload.signal))
         row["bytes"] = 4 * 8 * workload.batch * elements  # of tokens and output, where memory is
-        patchify = patchify_speed(workload, min(rounds, 7))
+        patchify = patchify_speed(workload, rounds)
         result["workloads"].append({**row, **speed(workload, rounds), "patchify": patchify})
     if BACKEND == "jax":
         progress("compile time")

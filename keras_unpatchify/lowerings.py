@@ -10,7 +10,7 @@ The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch 
 
 - `native` (`"conv_transpose"`) is the backend's convolution with the whole patch.
 - `product` (`"matmul"`) multiplies by the whole patch at once. For a signal, it cuts the patches
-  into blocks, at most one stride wide, moves them to their places, and adds them up.
+  into blocks, at most one stride wide, and adds them up at their places, axis by axis.
 - `subpixel` sees the signal as cells, one stride long. It is a convolution of stride 1 over cells,
   whose channels are the positions in a cell (Shi et al., "Is the deconvolution layer the same as a
   convolutional layer?", 2016).

@@ -30,6 +30,7 @@ GEOMETRIES = {
     "2d overlap of one image": (1, (32, 32), 256, 3, (8, 8), (4, 4)),
     "2d uneven": (2, (32, 32), 128, 3, (3, 3), (2, 2)),
     "2d weather": (1, (32, 64), 512, 69, (4, 4), (2, 2)),
+    "2d narrow tokens": (1, (32, 32), 128, 64, (4, 4), (2, 2)),
     "2d one axis overlaps": (2, (32, 32), 64, 3, (4, 2), (2, 2)),
 }
 # jax takes minutes to compile a native transposed convolution of a volume for a CPU.
