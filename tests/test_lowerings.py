@@ -80,7 +80,7 @@ def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
-@over_cases(["1d-overlap", "2d-wide-token", "2d-mixed", "2d-many-channels"])
+@over_cases(["1d-overlap", "2d-wide-token", "2d-mixed", "2d-many-channels", "2d-wide-blocks"])
 def test_what_is_written_for_one_backend_computes_the_same_on_any(monkeypatch, backend, case):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     options = {"stride": case.stride, "padding": case.padding("pairs")}
@@ -115,6 +115,27 @@ def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backe
     x, kernel = np.ones((1, 5, 3), "float32"), np.ones((2, 3, token), "float32")
     patchify(x, kernel, implementation="matmul")
     assert found == taken
+
+
+@pytest.mark.parametrize(
+    ("backend", "patch", "signal", "stacks"),
+    [
+        ("jax", 4, 128, [2]),
+        ("jax", 4, 127, []),
+        ("jax", 5, 256, []),  # the last block has half of the numbers
+        ("jax", 2, 128, []),  # one block
+        ("torch", 4, 128, []),
+    ],
+)
+def test_blocks_of_at_least_256_numbers_are_stacked_on_jax(
+    monkeypatch, backend, patch, signal, stacks
+):
+    found, stack = [], K.stack
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(K, "stack", lambda blocks: found.append(len(blocks)) or stack(blocks))
+    x, kernel = np.ones((1, 7, signal), "float32"), np.ones((patch, signal, 3), "float32")
+    patchify(x, kernel, stride=2, implementation="matmul")
+    assert found == stacks
 
 
 @pytest.mark.parametrize(
