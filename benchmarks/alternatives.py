@@ -138,8 +138,7 @@ def measured(w, rounds):
         error = abs(function(x, kernel) - expected).max() / abs(expected).max()
         assert error < 1e-4, (way, error)
         slope = jax.grad(lambda *a, f=function: jnp.mean(jnp.square(f(*a))), (0, 1))
-        analysis = jax.jit(function).lower(many, kernel).compile().memory_analysis()
-        memory[way] = (analysis.temp_size_in_bytes + analysis.output_size_in_bytes) / least
+        memory[way] = machine.jax_peak_bytes(function, many, kernel) / least
         forward[way] = runner(function, x, kernel)
         training[way] = runner(slope, x, kernel)
     forward, training = medians(forward, rounds), medians(training, rounds)

@@ -133,14 +133,19 @@ def compile_seconds(workload, rounds):
     return {step: {name: statistics.median(times[step][name]) for name in names} for step in STEPS}
 
 
-def peak_bytes(contender):
-    """Peak memory of a forward pass, `{workload: bytes}`, in a process that runs nothing else."""
-    environment = {**os.environ, **machine.EVERY_BUFFER_APART}
-    command = [sys.executable, __file__, "--peak-memory", contender]
+def answer(environment, *arguments):
+    """What this script prints with other arguments, in a process that runs nothing else."""
+    command = [sys.executable, __file__, *arguments]
     lines = subprocess.run(
         command, env=environment, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.splitlines()
     return json.loads(lines[-1])
+
+
+def peak_bytes(contender):
+    """Peak memory of a forward pass, `{workload: bytes}`."""
+    environment = {**os.environ, **machine.EVERY_BUFFER_APART}
+    return answer(environment, "--peak-memory", contender)
 
 
 def print_peak_bytes(contender):
@@ -163,15 +168,11 @@ def print_peak_bytes(contender):
 def pool_growths():
     """What TensorFlow's pool grows by in a forward pass of "auto", `{workload: bytes}`."""
     environment = {k: v for k, v in os.environ.items() if k not in machine.KEPT_MEMORY}
-    found = {}
-    for workload in WORKLOADS:
-        if not workload.tiling:
-            command = [sys.executable, __file__, "--pool-growth", workload.name]
-            lines = subprocess.run(
-                command, env=environment, check=True, stdout=subprocess.PIPE, text=True
-            ).stdout.splitlines()
-            found[workload.name] = json.loads(lines[-1])
-    return found
+    return {
+        workload.name: answer(environment, "--pool-growth", workload.name)
+        for workload in WORKLOADS
+        if not workload.tiling
+    }
 
 
 def print_pool_growth(name):
