@@ -2,11 +2,11 @@
 
     python benchmarks/alternatives.py [--rounds N] [--out FILE]
 
-Memory is the peak of a forward pass of eight times the batch over that of tokens and output. Times
-are over those of `blocks`. What is moved are the elements that collectives bring to a device, over
-those that they bring for the native convolution: with the first axis divided over eight devices,
-forward and with the gradient of the tokens, and with the second. What a loop moves in one round
-counts once.
+Memory is what a forward pass of eight times the batch needs at the peak beside its tokens and its
+output, over those two. Times are over those of `blocks`. What is moved are the elements that
+collectives bring to a device, over those that they bring for the native convolution: with the first
+axis divided over eight devices, forward and with the gradient of the tokens, and with the second.
+What a loop moves in one round counts once.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def native(x, kernel, w):
 
 
 def blocks(x, kernel, w):
-    """One product, whose blocks are added: what "auto" takes."""
+    """One product or a few, whose blocks are added: what "auto" takes."""
     return unpatchify(x, kernel, stride=w.stride, implementation="matmul")
 
 
@@ -76,7 +76,7 @@ WAYS = (blocks, loop, gathered, cells)
 def along_axes(x, taps, w, axis):
     """The sum of the blocks `taps`, of this and the later axes, as a signal along those."""
     if axis > len(w.grid):
-        return to_space(x @ taps.T, w)
+        return to_space(jnp.tensordot(x, taps, axes=(-1, -1)), w)
     stride, more = w.stride[axis - 1], w.patch[axis - 1] - w.stride[axis - 1]
 
     def place(tap):
@@ -124,10 +124,10 @@ def runner(function, *arguments):
 
 
 def measured(w, rounds):
-    """`{way: (memory, forward, training)}`; memory over tokens and output, times over `blocks`."""
+    """`{way: (memory, forward, training)}`; memory and times as above."""
     x, kernel = arrays(w, w.batch)
     many, _ = arrays(w, 8 * w.batch)
-    least = many.nbytes + 4 * 8 * w.batch * math.prod((*w.size, w.signal))
+    output = 4 * 8 * w.batch * math.prod((*w.size, w.signal))
     expected = blocks(x, kernel, w)
     memory, forward, training = {}, {}, {}
     for way in WAYS:
@@ -138,7 +138,8 @@ def measured(w, rounds):
         error = abs(function(x, kernel) - expected).max() / abs(expected).max()
         assert error < 1e-4, (way, error)
         slope = jax.grad(lambda *a, f=function: jnp.mean(jnp.square(f(*a))), (0, 1))
-        memory[way] = machine.jax_peak_bytes(function, many, kernel) / least
+        needed = machine.jax_peak_bytes(function, many, kernel) - output
+        memory[way] = needed / (many.nbytes + output)
         forward[way] = runner(function, x, kernel)
         training[way] = runner(slope, x, kernel)
     forward, training = medians(forward, rounds), medians(training, rounds)
@@ -170,7 +171,7 @@ def moved():
                 return jnp.sum(jnp.sin(way(x, kernel, w)))
 
             rows[way.__name__] = [
-                division_worker.collectives(function, (w.batch, *w.grid, w.token), axis)
+                division_worker.compiled(function, (w.batch, *w.grid, w.token), axis)[:2]
                 for axis in (1, 2)
                 for function in (forward, jax.grad(forward))
             ]

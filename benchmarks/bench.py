@@ -242,9 +242,9 @@ def main():
     for workload in WORKLOADS[::4] if args.quick else WORKLOADS:
         progress(str(workload))
         row = {"name": workload.name, "geometry": str(workload), "tiling": workload.tiling}
-        elements = math.prod((*workload.grid, workload.token))
-        elements += math.prod((*workload.size, workload.signal))
-        row["bytes"] = 4 * 8 * workload.batch * elements  # of tokens and output, where memory is
+        # bytes, where memory is measured
+        row["tokens"] = 4 * 8 * workload.batch * math.prod((*workload.grid, workload.token))
+        row["output"] = 4 * 8 * workload.batch * math.prod((*workload.size, workload.signal))
         patchify = patchify_speed(workload, rounds)
         result["workloads"].append({**row, **speed(workload, rounds), "patchify": patchify})
     if BACKEND == "jax":

@@ -1,9 +1,10 @@
-"""What crosses eight devices when a signal is divided, by both lowerings, as a table.
+"""What crosses eight devices, and what each of them holds, when a signal is divided: a table.
 
     python benchmarks/devices.py [--out FILE]
 
 Counts the elements that the collectives of compiled functions bring to a device, forward and with
-the gradient of the input. The geometries are those of `tests/prove/test_division.py`.
+the gradient of the input, by both lowerings. The geometries are those of
+`tests/prove/division_worker.py`.
 """
 
 import argparse
@@ -15,18 +16,30 @@ import sys
 HERE = pathlib.Path(__file__).parent
 WORKER = HERE.parent / "tests" / "prove" / "division_worker.py"
 
+EXPLANATION = """`python benchmarks/devices.py`, float32. What is moved are the elements that
+collectives bring to each of eight devices. What is held is the memory of a device at the peak,
+beside its part of the input, over its part of tokens and signal together. The native 3D
+convolutions are left out: jax takes minutes to compile them for a CPU.
+"""
 
-def cell(kinds, elements):
-    """The elements, and whether a collective gathers what was divided."""
-    return f"{elements}, gathered" if {"all-gather", "all-to-all"} & set(kinds) else elements
+
+def cells(kinds, moved, held):
+    """The elements moved, and whether a collective gathers what was divided; the memory."""
+    gathered = ", gathered" if {"all-gather", "all-to-all"} & set(kinds) else ""
+    return f"{moved}{gathered}", f"{held:.2f}"
 
 
 def table(rows):
-    lines = ["| geometry | padding | layer | divided axis | direction | blocks | native |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for *setting, blocks, native in rows:
-        cells = [*setting, *(cell(*found) for found in (blocks, native))]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines = [
+        "| geometry | padding | layer | divided axis | longest | direction "
+        "| blocks: moved | held | native: moved | held |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        setting, lowerings = row[:6], row[6:]
+        # volumes have no native convolution
+        found = [text for lowering in lowerings for text in cells(*lowering)] + ["", ""]
+        lines.append(f"| {' | '.join(map(str, [*setting, *found[:4]]))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -36,13 +49,7 @@ def main():
     args = parser.parse_args()
     done = subprocess.run([sys.executable, WORKER], stdout=subprocess.PIPE, text=True, check=True)
     rows = json.loads(done.stdout.splitlines()[-1])
-    # without a native convolution of volumes
-    rows = [row if len(row) == 7 else [*row, ([], "")] for row in rows]
-    args.out.write_text(
-        "# A divided signal\n\nElements that collectives bring to each of eight devices, float32; "
-        "`python benchmarks/devices.py`.\nNative 3D convolutions are left out: jax takes minutes "
-        "to compile them for a CPU.\n\n" + table(rows)
-    )
+    args.out.write_text(f"# A divided signal\n\n{EXPLANATION}\n{table(rows)}")
     print(args.out.read_text())
 
 

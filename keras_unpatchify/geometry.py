@@ -59,6 +59,11 @@ class Axis(NamedTuple):
         return -(-self.patch // self.blocks)
 
     @property
+    def even(self) -> bool:
+        """Whether all blocks are equally wide."""
+        return self.patch % self.width == 0
+
+    @property
     def cell(self) -> int:
         """The positions of a patch that lie in its first cell, which is one stride long."""
         return min(self.patch, self.stride)

@@ -9,15 +9,15 @@ The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch 
 `(*patch, signal)`. A size of `None` is the default size along its axis.
 
 - `native` (`"conv_transpose"`) is the backend's convolution with the whole patch.
-- `product` (`"matmul"`) multiplies by the whole patch at once. For a signal, it cuts the patches
+- `product` (`"matmul"`) is a matrix product with whole patches. For a signal, it cuts the patches
   into blocks, at most one stride wide, and adds them up at their places, axis by axis.
 - `subpixel` sees the signal as cells, one stride long. It is a convolution of stride 1 over cells,
   whose channels are the positions in a cell (Shi et al., "Is the deconvolution layer the same as a
   convolutional layer?", 2016).
 
-None of them merges an axis of the grid or of the signal with another axis or with the batch.
-Therefore `product` keeps a signal divided that is divided over devices along one of its axes. The
-backend's convolutions may gather it.
+None of them merges an axis of the grid or of the signal with another axis or with the batch, except
+`product` on TensorFlow. If a signal is divided over devices along an axis, `product` therefore
+keeps it divided. The backend's convolutions may gather it.
 """
 
 import itertools
@@ -32,6 +32,9 @@ from keras_unpatchify import geometry
 
 # Overlapping patches of these are added in float32, and the sum is rounded to them at the end.
 HALF_PRECISIONS = ("float16", "bfloat16")
+
+# jax loops over blocks where patches have more numbers than this times token and cell together.
+LOOPS_ABOVE = 3
 
 
 class Lowering(NamedTuple):
@@ -70,28 +73,47 @@ def native_signal(x, kernel, bias, axes, size):
 def product_tokens(x, kernel, axes, grid):
     """The product with all blocks of a patch, side by side."""
     size = sizes_of(x)[1:-1]
-    # Take all whole cells of the signal, because they divide over devices as it does.
+    # Cells that no patch uses stay until the end, because all cells divide over devices evenly.
     spare = [
         max(0, n // axis.stride - g) if geometry.is_constant(n) else 0
         for axis, n, g in zip(axes, size, grid)
     ]
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
-    columns = []
-    for block in _blocks(axes):
+    columns, order = [], range(len(axes))
+    for block in _blocks(axes, order):
         edges = [_cell_edge(geometry.to_patches, *of) for of in zip(axes, size, spare, block.start)]
         cells = _space_to_depth(_fit(x, edges, length), axes, grid, spare, block.width)
         columns.append(cells)
-    return _product_of_blocks(columns, _matrix(kernel, axes))
+    return _product_of_blocks(columns, _matrix(kernel, axes, order))
 
 
 def product_signal(x, kernel, bias, axes, size):
     """The sum of all blocks of all patches, each moved to its place."""
-    columns = _product(x, ops.transpose(_matrix(kernel, axes)))
+    order = _longest_first(sizes_of(x)[1:-1])
+    blocks, rows = _blocks(axes, order), [_matrix(kernel, axes, order)]
     if bias is not None:
         # (*patch, signal, 1) -> (prod(patch) * signal,)
-        columns = columns + ops.reshape(_matrix(ops.expand_dims(bias, -1), axes), (-1,))
-    blocks = _blocks(axes)
-    return _add_up(iter(zip(blocks, _split(columns, blocks))), axes, size)
+        rows.append(ops.reshape(_matrix(ops.expand_dims(bias, -1), axes, order), (-1,)))
+    cell = kernel.shape[-2] * math.prod([axis.stride for axis in axes])
+    limit = LOOPS_ABOVE * (x.shape[-1] + cell)
+
+    def signal(rows, along):
+        """What these rows of the matrix, and of the bias, add up to along some of the axes."""
+        matrix, *biases = rows
+        axis = axes[along[0]]
+        # XLA adds up all columns in one pass, so all of them exist at once. A loop has one row.
+        can_loop = keras.backend.backend() == "jax" and axis.even and len(along) > 1
+        if can_loop and matrix.shape[0] > limit:
+            parts = [ops.reshape(a, (axis.blocks, -1, *a.shape[1:])) for a in rows]
+            pieces = ops.map(lambda part: signal(part, along[1:]), parts)
+            return _add_along(along[0], ops.unstack(pieces, axis.blocks), axes, size)
+        columns = _product(x, matrix, transposed=True)
+        if biases:
+            columns = columns + biases[0]
+        some = blocks[: math.prod([axes[i].blocks for i in along])]
+        return _add_up(iter(zip(some, _split(columns, some))), axes, size, along)
+
+    return signal(rows, order)
 
 
 def subpixel_tokens(x, kernel, axes, grid):
@@ -156,17 +178,22 @@ def _add_patch_bias(y, x, bias, axes, size):
     return y + cast(product_signal(ones, ops.expand_dims(bias, -1), None, axes, size), y.dtype)
 
 
-def _product(x, matrix, to_tokens=False):
-    """(batch, *grid, channels) times (channels, others) -> (batch, *grid, others)."""
-    if keras.backend.backend() == "tensorflow":
+def _product(x, matrix, transposed=False):
+    """(batch, *grid, channels) times (channels, others), which may be transposed."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        if not transposed and is_narrow(*matrix.shape):
+            # The same, but for the gradient of the matrix XLA transposes `x`, not the wider tokens.
+            tap = ops.reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
+            return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
+        # The gradient of a loop would keep a copy of a matrix that is transposed before.
+        return cast(ops.tensordot(x, matrix, axes=(-1, int(transposed))), x.dtype)
+    if transposed:
+        matrix = ops.transpose(matrix)
+    if backend == "tensorflow":
         # TensorFlow's gradient of a batched product has a matrix for each example and row.
         y = ops.reshape(x, (-1, x.shape[-1])) @ matrix
         return ops.reshape(y, (batch_of(x), *sizes_of(x)[1:-1], matrix.shape[-1]))
-    if keras.backend.backend() == "jax" and to_tokens and 4 * matrix.shape[0] <= matrix.shape[1]:
-        # This does the same, but for the gradient of the matrix XLA transposes `x`, not the wider
-        # tokens.
-        tap = ops.reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
-        return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
     # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
     return cast(x @ matrix, x.dtype)
 
@@ -174,13 +201,13 @@ def _product(x, matrix, to_tokens=False):
 def _product_of_blocks(columns, matrix):
     """The product with all blocks of a patch, `(batch, *grid, width)` each, side by side."""
     if len(columns) == 1:
-        return _product(columns[0], matrix, to_tokens=True)
+        return _product(columns[0], matrix)
     widths = {block.shape[-1] for block in columns}
     if keras.backend.backend() == "jax" and len(widths) == 1 and min(widths) >= 256:
         # XLA copies wide blocks faster one after another than side by side.
         rows = ops.reshape(matrix, (len(columns), -1, matrix.shape[-1]))
         return ops.tensordot(ops.stack(columns), rows, axes=((0, -1), (0, 1)))
-    return _product(ops.concatenate(columns, axis=-1), matrix, to_tokens=True)
+    return _product(ops.concatenate(columns, axis=-1), matrix)
 
 
 def _cut(x, edges):
@@ -197,12 +224,16 @@ def _cut(x, edges):
     return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]
 
 
-def _blocks(axes):
-    """The blocks of a patch, row by row."""
-    starts = itertools.product(*(range(0, axis.patch, axis.width) for axis in axes))
+def _blocks(axes, order):
+    """The blocks of a patch, along the last axis in order first."""
+    starts = itertools.product(*(range(0, axes[i].patch, axes[i].width) for i in order))
+    places = [dict(zip(order, start)) for start in starts]
     return [
-        Block(start, tuple(min(axis.width, axis.patch - n) for axis, n in zip(axes, start)))
-        for start in starts
+        Block(
+            tuple(place[i] for i in range(len(axes))),
+            tuple(min(axis.width, axis.patch - place[i]) for i, axis in enumerate(axes)),
+        )
+        for place in places
     ]
 
 
@@ -210,26 +241,30 @@ def _cell(axes):
     return [axis.cell for axis in axes]
 
 
-def _taps(kernel, axes, width):
-    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks."""
+def _taps(kernel, axes, width, order=None):
+    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks.
+
+    The axes of the blocks are in order.
+    """
     d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
     number = [axis.blocks for axis in axes]
     missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
     kernel = _pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
+    order = range(d) if order is None else order
     if math.prod(number) > 1:
         split = [n for pair in zip(number, width) for n in pair]
-        order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2), 2 * d, 2 * d + 1)
-        kernel = ops.transpose(ops.reshape(kernel, (*split, signal, token)), order)
-    return ops.reshape(kernel, (*number, math.prod(width) * signal, token))
+        moved = (*(2 * i for i in order), *range(1, 2 * d, 2), 2 * d, 2 * d + 1)
+        kernel = ops.transpose(ops.reshape(kernel, (*split, signal, token)), moved)
+    return ops.reshape(kernel, (*(number[i] for i in order), math.prod(width) * signal, token))
 
 
-def _matrix(kernel, axes):
+def _matrix(kernel, axes, order):
     """(*patch, signal, token) -> (prod(patch) * signal, token), block after block."""
     token = kernel.shape[-1]
-    if all(axis.patch % axis.width == 0 for axis in axes):
-        return ops.reshape(_taps(kernel, axes, [axis.width for axis in axes]), (-1, token))
+    if all(axis.even for axis in axes):
+        return ops.reshape(_taps(kernel, axes, [axis.width for axis in axes], order), (-1, token))
     rows = []
-    for start, width in _blocks(axes):
+    for start, width in _blocks(axes, order):
         place = tuple(slice(n, n + m) for n, m in zip(start, width))
         rows.append(ops.reshape(kernel[place], (-1, token)))
     return ops.concatenate(rows)
@@ -322,26 +357,36 @@ def _pad(x, zeros):
     return x
 
 
-def _add_up(columns, axes, size, i=0):
-    """The sum of the next `(block, columns)`, along this axis and those after it, as a signal.
+def _longest_first(grid):
+    """The axes, the longest first; in their own order where a size is not known.
 
-    What is summed along the axes after it moves along this one as a whole.
+    A signal is most often divided along its longest axis, which is then added up last: what is
+    summed along the others moves along it as a whole.
     """
-    if i == len(axes):
+    known = all(map(geometry.is_constant, grid))
+    return sorted(range(len(grid)), key=lambda i: -grid[i] if known else i)
+
+
+def _add_up(columns, axes, size, order):
+    """The signal of the next `(block, columns)`, added up along the last axis in order first."""
+    if not order:
         block, cells = next(columns)
         return _depth_to_space(cells, axes, block.width)
+    i, *others = order
+    pieces = (_add_up(columns, axes, size, others) for _ in range(axes[i].blocks))
+    return _add_along(i, pieces, axes, size)
+
+
+def _add_along(i, pieces, axes, size):
+    """The sum of the pieces of a signal, one per block along an axis, each moved to its place."""
     axis, total = axes[i], None
-    for start in range(0, axis.patch, axis.width):
-        edge = _cell_edge(geometry.to_signal, axis, size[i], 0, start)
-        piece = _fit_along(i, _add_up(columns, axes, size, i + 1), edge, size[i])
-        total = _add(total, piece, several=axis.blocks > 1)
+    for n, piece in enumerate(pieces):
+        edge = _cell_edge(geometry.to_signal, axis, size[i], 0, n * axis.width)
+        piece = _fit_along(i, piece, edge, size[i])
+        if axis.blocks > 1 and is_half(piece.dtype):
+            piece = cast(piece, "float32")
+        total = piece if total is None else total + piece
     return total
-
-
-def _add(total, y, several):
-    """The sum so far and one of several terms, in float32 if they are in half precision."""
-    y = cast(y, "float32") if several and is_half(y.dtype) else y
-    return y if total is None else total + y
 
 
 def sizes_of(x):
@@ -359,6 +404,11 @@ def batch_of(x: Any, *more: geometry.Size) -> geometry.Size:
     batch, *others = sizes_of(x)
     only = all(map(geometry.is_static, (*others, *more)))
     return -1 if only and (not geometry.is_static(batch) or batch == 1) else batch
+
+
+def is_narrow(columns: int, token: int) -> bool:
+    """Whether patches of so many numbers are small, and their tokens much wider."""
+    return columns < 256 and 4 * columns <= token
 
 
 def is_half(dtype: Any) -> bool:

@@ -14,7 +14,15 @@ from keras import ops
 
 from keras_unpatchify import geometry
 from keras_unpatchify.geometry import Axis, Padding, PerAxis, Shape, Size
-from keras_unpatchify.lowerings import LOWERINGS, Lowering, batch_of, cast, product_signal, sizes_of
+from keras_unpatchify.lowerings import (
+    LOWERINGS,
+    Lowering,
+    batch_of,
+    cast,
+    is_narrow,
+    product_signal,
+    sizes_of,
+)
 
 # A tensor of the backend, or what Keras converts to one.
 Tensor = Any
@@ -47,7 +55,7 @@ class Problem(NamedTuple):
     def narrow(self) -> bool:
         """Whether tokens are much wider than patches, which tile."""
         tiling = not self.overlapping and not self.gaps
-        return tiling and self.columns < 256 and 4 * self.columns <= self.token
+        return tiling and is_narrow(self.columns, self.token)
 
     @property
     def ratio(self) -> float:

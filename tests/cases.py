@@ -112,7 +112,7 @@ CASES = {
     "2d-wide-token": Case((2, 2), (1, 2), (3, 2), token=32, signal=1),
     "2d-wide-blocks": Case((4, 2), (2, 2), (2, 2), signal=64),
     "3d-tiling": Case((2, 3, 2), (2, 3, 2), (2, 2, 3)),
-    "3d-overlap": Case((3, 2, 4), (2, 1, 2), (2, 3, 2)),
+    "3d-overlap": Case((4, 2, 5), (2, 1, 2), (2, 3, 2), token=2),
     "3d-mixed": Case((2, 3, 1), (3, 2, 1), (2, 2, 3)),
 }
 FILLED = tuple(name for name, case in CASES.items() if case.batch)

@@ -118,6 +118,54 @@ def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backe
 
 
 @pytest.mark.parametrize(
+    ("backend", "grid", "patch", "stride", "token", "loops"),
+    [
+        ("jax", (3, 2), (8, 4), (4, 1), 6, [2]),
+        ("jax", (3, 2), (8, 4), (4, 1), 7, []),  # 32 numbers of 3 * (7 + 4)
+        ("jax", (2, 3), (8, 4), (4, 1), 6, [4]),
+        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 1, [2, 8]),
+        ("jax", (2, 3, 4), (2, 8, 8), (1, 2, 1), 1, [8, 4]),
+        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 20, [2]),
+        ("jax", (2, 2, 2), (4, 8, 8), (4, 2, 1), 1, [1, 4]),
+        ("jax", (2,), (64,), (4,), 1, []),  # along the last axis, the blocks are the signal
+        ("jax", (2, 2), (7, 4), (4, 1), 1, []),  # the last block has fewer rows
+        ("jax", (2, 2), (4, 7), (1, 4), 1, [4]),
+        ("torch", (3, 2), (8, 4), (4, 1), 1, []),
+    ],
+)
+def test_jax_loops_over_blocks_that_are_many_for_their_token_and_cell(
+    monkeypatch, backend, grid, patch, stride, token, loops
+):
+    """Those along the longest axis, then along the next."""
+    found = []
+
+    def looped(function, parts):
+        number = len(parts[0])
+        found.append(number)
+        return K.stack([function([part[n] for part in parts]) for n in range(number)])
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(K, "map", looped)
+    x, kernel = normal((1, *grid, token), 0), normal((*patch, 1, token), 1)
+    for bias in (None, normal((*patch, 1), 2)):
+        arrays = [None if a is None else tensor(a) for a in (x, kernel, bias)]
+        y = unpatchify(*arrays, stride=stride, implementation="matmul")
+        expected = reference.unpatchify(x, kernel, bias, stride=stride)
+        np.testing.assert_allclose(to_numpy(y), expected, **TOLERANCE)
+        # the second loop runs in each round of the first
+        assert found == loops[:1] + (loops[1:] * loops[0] if loops else [])
+        found.clear()
+
+
+@pytest.mark.parametrize(
+    ("grid", "order"),
+    [((3, 5, 4), [1, 2, 0]), ((4, 4), [0, 1]), ((None, 4, 5), [0, 1, 2])],
+)
+def test_the_longest_axis_is_added_up_last(grid, order):
+    assert lowerings._longest_first(grid) == order
+
+
+@pytest.mark.parametrize(
     ("backend", "patch", "signal", "stacks"),
     [
         ("jax", 4, 128, [2]),

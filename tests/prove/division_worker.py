@@ -1,8 +1,9 @@
 """What crosses devices when a signal is divided: `python division_worker.py`, under jax.
 
-Prints a JSON list with a row for each geometry of `GEOMETRIES`, padding, divided axis, layer and
-direction: the kinds of the compiled collectives, and how many elements they bring to a device, by
-either lowering.
+Prints a JSON list with a row for each geometry, padding, layer, divided axis (and whether it is the
+longest, of equal ones the first) and direction. A row has three things for either lowering: the
+kinds of the compiled collectives; how many elements they bring to a device; and how much a device
+holds at the peak beside its input, over its part of tokens and signal.
 """
 
 import json
@@ -20,7 +21,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from keras_unpatchify.ops import patchify, unpatchify
 
-# batch, grid, token channels, signal channels, patch, stride
+# What a device holds of the kernel counts for little.
+BATCH = 8
+
+# batch over `BATCH`, grid, token channels, signal channels, patch, stride
 GEOMETRIES = {
     "1d tiling": (2, (64,), 64, 2, (8,), (8,)),
     "1d audio": (2, (64,), 128, 1, (16,), (8,)),
@@ -32,6 +36,7 @@ GEOMETRIES = {
     "2d weather": (1, (32, 64), 512, 69, (4, 4), (2, 2)),
     "2d narrow tokens": (1, (32, 32), 128, 64, (4, 4), (2, 2)),
     "2d one axis overlaps": (2, (32, 32), 64, 3, (4, 2), (2, 2)),
+    "2d deep overlap": (1, (32, 64), 64, 8, (8, 8), (2, 2)),
 }
 # jax takes minutes to compile a native transposed convolution of a volume for a CPU.
 VOLUMES = {
@@ -41,21 +46,41 @@ VOLUMES = {
 COLLECTIVE = re.compile(
     r"= \(?\w+\[([\d,]*)\]\S* (all-gather|all-to-all|collective-permute|all-reduce)(-start)?\("
 )
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
+LOOP = re.compile(r" while\(.* body=%?([\w.-]+).*\"known_trip_count\":\{\"n\":\"(\d+)\"")
 
 
-def collectives(function, shape, axis):
-    """The kinds of a compiled function's collectives, and the elements of their results."""
+def collectives(text):
+    """The kind of each collective of a compiled program, and the elements that it brings."""
+    where, found, loops = None, [], {}
+    for line in text.splitlines():
+        if header := COMPUTATION.match(line):
+            where = header[1]
+        elif loop := LOOP.search(line):
+            loops[loop[1]] = where, int(loop[2])
+        elif (result := COLLECTIVE.search(line)) and result[1]:
+            found.append((where, result[2], math.prod(map(int, result[1].split(",")))))
+        else:
+            assert " while(" not in line, line
+
+    def rounds(where):
+        """How often the instructions of a computation run."""
+        outside, number = loops.get(where, (None, 1))
+        return number * (rounds(outside) if outside else 1)
+
+    return [(kind, elements * rounds(where)) for where, kind, elements in found]
+
+
+def compiled(function, shape, axis):
+    """The kinds of a function's collectives, the elements of their results, and those held."""
     spec = [None] * len(shape)
     spec[axis] = "devices"
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec(*spec))
     x = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
-    text = jax.jit(function).lower(x).compile().as_text()
-    found = [
-        (kind, math.prod(map(int, sizes.split(","))))
-        for sizes, kind, _ in (m.groups() for m in COLLECTIVE.finditer(text))
-        if sizes
-    ]
-    return sorted({kind for kind, _ in found}), sum(n for _, n in found)
+    program = jax.jit(function).lower(x).compile()
+    found = collectives(program.as_text())
+    held = program.memory_analysis().temp_size_in_bytes // 4
+    return sorted({kind for kind, _ in found}), sum(n for _, n in found), held
 
 
 def directions(layer, kernel, **options):
@@ -69,19 +94,23 @@ def directions(layer, kernel, **options):
 
 def rows(name, geometry, implementations):
     batch, grid, token, signal, patch, stride = geometry
+    batch *= BATCH
     kernel = jnp.ones((*patch, signal, token), jnp.float32)
     size = tuple(n * s for n, s in zip(grid, stride))
     shapes = {unpatchify: (batch, *grid, token), patchify: (batch, *size, signal)}
+    own = sum(map(math.prod, shapes.values())) // len(jax.devices())
     for padding in ("same", "valid"):
         for layer, shape in shapes.items():
             for axis in range(1, 1 + len(grid)):
                 for direction in ("forward", "gradient"):
-                    row = [name, padding, layer.__name__, axis, direction]
+                    longest = grid.index(max(grid)) == axis - 1
+                    row = [name, padding, layer.__name__, axis, longest, direction]
                     for implementation in implementations:
                         options = {"stride": stride, "padding": padding}
                         options["implementation"] = implementation
                         function = directions(layer, kernel, **options)[direction]
-                        row.append(collectives(function, shape, axis))
+                        kinds, moved, held = compiled(function, shape, axis)
+                        row.append((kinds, moved, held / own))
                     yield row
 
 

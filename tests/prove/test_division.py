@@ -1,4 +1,5 @@
-"""A signal that is divided over devices stays divided: what crosses them is its borders."""
+"""A signal that is divided over devices stays divided: what crosses them is its borders, and what
+a device holds is its part."""
 
 import json
 import pathlib
@@ -21,53 +22,77 @@ def test_nothing_is_gathered(rows):
     """No collective but the exchange of borders, and the sum that makes the test's scalar."""
     assert len(rows) > 100
     for row in rows:
-        kinds, _ = row[5]
+        kinds, _, _ = row[6]
         assert set(kinds) <= {"collective-permute", "all-reduce"}, row
 
 
 @pytest.mark.jax_backend
 def test_tiling_moves_nothing(rows):
     """Neither by blocks nor by the native operator, which "auto" takes for wide tokens."""
-    tiling = [row[5:] for row in rows if "tiling" in row[0]]
+    tiling = [row[6:] for row in rows if "tiling" in row[0]]
     assert tiling
-    assert all(moved == 0 for lowerings in tiling for _, moved in lowerings)
+    assert all(moved == 0 for lowerings in tiling for _, moved, _ in lowerings)
 
 
-def compared(rows, padding, first_axis):
+def compared(rows, padding, longest):
     """Settings with what both lowerings move, for tokens of more channels than a cell has numbers.
 
-    The native operator moves tokens, the other one parts of patches.
+    The native operator moves tokens, the other one parts of patches. Of patches of four blocks
+    along an axis, it moves the more parts.
     """
     found = [
-        (row[:5], row[5][1], row[6][1])
+        (row[:6], row[6][1], row[7][1])
         for row in rows
-        if len(row) == 7
+        if len(row) == 8
         and "narrow" not in row[0]
+        and "deep" not in row[0]
         and row[1] == padding
-        and (row[3] == 1) == first_axis
+        and row[4] == longest
     ]
     assert found
     return found
 
 
 @pytest.mark.jax_backend
-@pytest.mark.parametrize(
-    ("padding", "first_axis"), [("same", True), ("same", False), ("valid", True)]
-)
-def test_no_more_is_moved_than_by_the_native_operator(rows, padding, first_axis):
-    for setting, ours, native in compared(rows, padding, first_axis):
-        assert ours <= native, (setting, ours, native)
+@pytest.mark.parametrize(("padding", "longest"), [("same", True), ("same", False), ("valid", True)])
+def test_no_more_is_moved_than_by_the_native_operator(rows, padding, longest):
+    for setting, ours, native in compared(rows, padding, longest):
+        assert ours <= 1.001 * native, (setting, ours, native)
 
 
 @pytest.mark.jax_backend
-def test_valid_moves_at_most_twice_as_much_along_a_later_axis(rows):
-    """An axis that grows is divided anew, once for each block along the axes before."""
-    for setting, ours, native in compared(rows, "valid", first_axis=False):
+def test_valid_moves_at_most_twice_as_much_along_a_shorter_axis(rows):
+    """An axis that grows is divided anew, once for each block along a longer one."""
+    for setting, ours, native in compared(rows, "valid", longest=False):
         assert ours <= 2 * native, (setting, ours, native)
+
+
+@pytest.mark.jax_backend
+def test_the_parts_of_a_deep_overlap_that_move(rows):
+    """Along the longest axis, at most 1.7 times as much as the native operator; else 3.1 times."""
+    deep = [row for row in rows if "deep" in row[0]]
+    assert deep
+    for row in deep:
+        ours, native = row[6][1], row[7][1]
+        assert ours <= (1.7 if row[4] else 3.1) * native, row
 
 
 @pytest.mark.jax_backend
 def test_the_native_operator_moves_something(rows):
     """The comparison above could not fail if nothing was counted."""
     overlapping = [row for row in rows if row[0] == "2d overlap" and row[1] == "same"]
-    assert all(native > 0 for *_, (_, native) in overlapping)
+    assert all(native > 0 for *_, (_, native, _) in overlapping)
+
+
+@pytest.mark.jax_backend
+@pytest.mark.parametrize(("longest", "most"), [(True, 3), (False, 4.5)])
+def test_a_device_holds_a_few_times_its_own_part(rows, longest, most):
+    """Of the tokens and the signal, of which it has an eighth: if it gathered them, it would hold
+    eight times as much."""
+    found = [
+        row for row in rows if row[4] == longest and "narrow" not in row[0] and "deep" not in row[0]
+    ]
+    assert found
+    for row in found:
+        _, _, held = row[6]
+        assert held <= most, row
