@@ -6,7 +6,6 @@ Memory is what a forward pass of eight times the batch needs at the peak beside 
 output, over those two. Times are over those of `blocks`. What is moved are the elements that
 collectives bring to a device, over those that they bring for the native convolution: with the first
 axis divided over eight devices, forward and with the gradient of the tokens, and with the second.
-What a loop moves in one round counts once.
 """
 
 import argparse

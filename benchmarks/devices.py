@@ -36,9 +36,10 @@ def table(rows):
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        setting, lowerings = row[:6], row[6:]
+        *setting, longest, direction = row[:6]
+        setting += ["yes" if longest else "no", direction]
         # volumes have no native convolution
-        found = [text for lowering in lowerings for text in cells(*lowering)] + ["", ""]
+        found = [text for lowering in row[6:] for text in cells(*lowering)] + ["", ""]
         lines.append(f"| {' | '.join(map(str, [*setting, *found[:4]]))} |")
     return "\n".join(lines) + "\n"
 
