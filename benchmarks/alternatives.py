@@ -64,12 +64,36 @@ def gathered(x, kernel, w):
     return to_space(jnp.einsum("b...t,bct->...c", jnp.stack(tokens), taps), w)
 
 
+def grown_once(x, kernel, w):
+    """One product, whose blocks are added to the cells of the grid. What lies beyond the grid is
+    added apart, and all of it is joined at the end."""
+    taps = taps_of(kernel, w)
+    parts = {(): jnp.tensordot(x, taps, axes=(-1, -1))}  # (batch, *grid, *blocks, cell)
+    for axis in range(len(w.grid), 0, -1):
+        n = w.grid[axis - 1]
+        found = {}
+        for beyond, y in parts.items():
+            first, second = y[..., 0, :], y[..., 1, :]
+            moved = jax.lax.slice_in_dim(pad(second, axis, 1, 0), 0, n, 1, axis)
+            found[False, *beyond] = first + moved
+            found[True, *beyond] = jax.lax.slice_in_dim(second, n - 1, n, 1, axis)
+        parts = found
+    total = 0
+    for beyond, y in parts.items():
+        y = to_space(y, w)
+        for axis, (is_beyond, size) in enumerate(zip(beyond, w.size), 1):
+            more = size - y.shape[axis]
+            y = pad(y, axis, *((more, 0) if is_beyond else (0, more)))
+        total = total + y
+    return total
+
+
 def cells(x, kernel, w):
     """The convolution over cells."""
     return unpatchify(x, kernel, stride=w.stride, implementation="subpixel")
 
 
-WAYS = (blocks, loop, gathered, cells)
+WAYS = (blocks, loop, gathered, grown_once, cells)
 
 
 def along_axes(x, taps, w, axis):

@@ -162,7 +162,7 @@ def _transposed_convolution(x, kernel, strides, padding="valid"):
 
 
 def _crops_itself(axis, size):
-    """Whether a backend's convolution can make the default size, which saves a pass.
+    """Whether the transposed convolution can crop to the default size itself, which saves a pass.
 
     The backends agree on "same" only where it crops equally at both ends.
     """
@@ -225,16 +225,13 @@ def _cut(x, edges):
 
 
 def _blocks(axes, order):
-    """The blocks of a patch, along the last axis in order first."""
-    starts = itertools.product(*(range(0, axes[i].patch, axes[i].width) for i in order))
-    places = [dict(zip(order, start)) for start in starts]
-    return [
-        Block(
-            tuple(place[i] for i in range(len(axes))),
-            tuple(min(axis.width, axis.patch - place[i]) for i, axis in enumerate(axes)),
-        )
-        for place in places
+    """The blocks of a patch, sorted by their starts along the axes in order."""
+    starts = itertools.product(*(range(0, axis.patch, axis.width) for axis in axes))
+    blocks = [
+        Block(start, tuple(min(axis.width, axis.patch - n) for axis, n in zip(axes, start)))
+        for start in starts
     ]
+    return sorted(blocks, key=lambda block: [block.start[i] for i in order])
 
 
 def _cell(axes):
@@ -244,7 +241,7 @@ def _cell(axes):
 def _taps(kernel, axes, width, order=None):
     """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks.
 
-    The axes of the blocks are in order.
+    `order` is the order of the axes in `*blocks`, by default their own.
     """
     d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
     number = [axis.blocks for axis in axes]
@@ -259,7 +256,7 @@ def _taps(kernel, axes, width, order=None):
 
 
 def _matrix(kernel, axes, order):
-    """(*patch, signal, token) -> (prod(patch) * signal, token), block after block."""
+    """(*patch, signal, token) -> (prod(patch) * signal, token), one of `_blocks` after another."""
     token = kernel.shape[-1]
     if all(axis.even for axis in axes):
         return ops.reshape(_taps(kernel, axes, [axis.width for axis in axes], order), (-1, token))
@@ -313,7 +310,7 @@ def _space_to_depth(x, axes, grid, spare, width):
 
 
 def _cell_edge(direction, axis, size, more, start=0):
-    """The edge of cells that begin at a position of the patches: one per token, and `more`."""
+    """The edge of one cell per token and `more`, from `start` positions into the first patch on."""
     return direction(axis, size, start, axis.patch - start - (1 + more) * axis.stride)
 
 
