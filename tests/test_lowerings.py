@@ -120,9 +120,9 @@ def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backe
 @pytest.mark.parametrize(
     ("backend", "grid", "patch", "stride", "token", "loops"),
     [
-        ("jax", (3, 2), (8, 4), (4, 1), 6, [2]),
-        ("jax", (3, 2), (8, 4), (4, 1), 7, []),  # 32 numbers of 3 * (7 + 4)
-        ("jax", (2, 3), (8, 4), (4, 1), 6, [4]),
+        ("jax", (3, 2), (6, 6), (3, 1), 8, [2]),
+        ("jax", (3, 2), (6, 6), (3, 1), 9, []),  # 36 numbers are 3 * (9 + 3)
+        ("jax", (2, 3), (6, 6), (3, 1), 8, [6]),
         ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 1, [2, 8]),
         ("jax", (2, 3, 4), (2, 8, 8), (1, 2, 1), 1, [8, 4]),
         ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 20, [2]),
