@@ -43,9 +43,11 @@ VOLUMES = {
     "3d tiling": (1, (8, 8, 8), 64, 1, (4, 4, 4), (4, 4, 4)),
     "3d overlap": (1, (8, 8, 16), 96, 2, (4, 4, 4), (2, 2, 2)),
 }
+# Its result is one array, or several in parentheses.
 COLLECTIVE = re.compile(
-    r"= \(?\w+\[([\d,]*)\]\S* (all-gather|all-to-all|collective-permute|all-reduce)(-start)?\("
+    r"= (\(.*?\)|\S+) (all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter)\("
 )
+ARRAY = re.compile(r"\w+\[([\d,]*)\]")
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
 LOOP = re.compile(r" while\(.* body=%?([\w.-]+).*\"known_trip_count\":\{\"n\":\"(\d+)\"")
 
@@ -58,10 +60,11 @@ def collectives(text):
             where = header[1]
         elif loop := LOOP.search(line):
             loops[loop[1]] = where, int(loop[2])
-        elif (result := COLLECTIVE.search(line)) and result[1]:
-            found.append((where, result[2], math.prod(map(int, result[1].split(",")))))
+        elif result := COLLECTIVE.search(line):
+            shapes = [shape.split(",") for shape in ARRAY.findall(result[1]) if shape]
+            found.append((where, result[2], sum(math.prod(map(int, n)) for n in shapes)))
         else:
-            assert " while(" not in line, line
+            assert not re.search(r" while\(|-start\(", line), line
 
     def rounds(where):
         """How often the instructions of a computation run."""
