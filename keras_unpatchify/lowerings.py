@@ -276,7 +276,7 @@ def _split(columns, blocks):
         return ops.split(columns, len(blocks), axis=-1)
     signal = columns.shape[-1] // sum(positions)
     ends = [signal * n for n in itertools.accumulate(positions)]
-    return [columns[..., start:end] for start, end in itertools.pairwise([0, *ends])]
+    return ops.split(columns, ends[:-1], axis=-1)
 
 
 def _depth_to_space(cells, axes, width):
