@@ -10,7 +10,8 @@ The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch 
 
 - `native` (`"conv_transpose"`) is the backend's convolution with the whole patch.
 - `product` (`"matmul"`) is a matrix product with whole patches. For a signal, it cuts the patches
-  into blocks, at most one stride wide, and adds them up at their places, axis by axis.
+  into blocks, at most one stride wide, and adds them up at their places, axis by axis. On jax, it
+  loops over blocks where they have many numbers.
 - `subpixel` sees the signal as cells, one stride long. It is a convolution of stride 1 over cells,
   whose channels are the positions in a cell (Shi et al., "Is the deconvolution layer the same as a
   convolutional layer?", 2016).
@@ -70,7 +71,7 @@ def native_signal(x, kernel, bias, axes, size):
     return _add_patch_bias(y, x, bias, axes, size)
 
 
-def product_tokens(x, kernel, axes, grid):
+def product_tokens(x, kernel, axes, grid, sums=0):
     """The product with all blocks of a patch, side by side."""
     size = sizes_of(x)[1:-1]
     # Cells that no patch uses stay until the end, because all cells divide over devices evenly.
@@ -79,6 +80,9 @@ def product_tokens(x, kernel, axes, grid):
         for axis, n, g in zip(axes, size, grid)
     ]
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
+    i = _axis_of_loop(kernel, axes, grid, sums)
+    if i is not None:
+        return _tokens_by_loop(x, kernel, axes, grid, i, spare[i], sums + 1)
     columns, order = [], range(len(axes))
     for block in _blocks(axes, order):
         edges = [_cell_edge(geometry.to_patches, *of) for of in zip(axes, size, spare, block.start)]
@@ -87,33 +91,19 @@ def product_tokens(x, kernel, axes, grid):
     return _product_of_blocks(columns, _matrix(kernel, axes, order))
 
 
-def product_signal(x, kernel, bias, axes, size):
+def product_signal(x, kernel, bias, axes, size, sums=0):
     """The sum of all blocks of all patches, each moved to its place."""
-    order = _longest_first(sizes_of(x)[1:-1])
-    blocks, rows = _blocks(axes, order), [_matrix(kernel, axes, order)]
+    grid = sizes_of(x)[1:-1]
+    i = _axis_of_loop(kernel, axes, grid, sums)
+    if i is not None:
+        return _signal_by_loop(x, kernel, bias, axes, size, i, sums + 1)
+    order = _longest_first(grid)
+    columns = _product(x, _matrix(kernel, axes, order), transposed=True)
     if bias is not None:
         # (*patch, signal, 1) -> (prod(patch) * signal,)
-        rows.append(ops.reshape(_matrix(ops.expand_dims(bias, -1), axes, order), (-1,)))
-    cell = kernel.shape[-2] * math.prod([axis.stride for axis in axes])
-    limit = LOOPS_ABOVE * (x.shape[-1] + cell)
-
-    def signal(rows, along):
-        """What these rows of the matrix, and of the bias, add up to along some of the axes."""
-        matrix, *biases = rows
-        axis = axes[along[0]]
-        # XLA adds up all columns in one pass, so all of them exist at once. A loop has one row.
-        can_loop = keras.backend.backend() == "jax" and axis.even and len(along) > 1
-        if can_loop and matrix.shape[0] > limit:
-            parts = [ops.reshape(a, (axis.blocks, -1, *a.shape[1:])) for a in rows]
-            pieces = ops.map(lambda part: signal(part, along[1:]), parts)
-            return _add_along(along[0], ops.unstack(pieces, axis.blocks), axes, size)
-        columns = _product(x, matrix, transposed=True)
-        if biases:
-            columns = columns + biases[0]
-        some = blocks[: math.prod([axes[i].blocks for i in along])]
-        return _add_up(iter(zip(some, _split(columns, some))), axes, size, along)
-
-    return signal(rows, order)
+        columns = columns + ops.reshape(_matrix(ops.expand_dims(bias, -1), axes, order), (-1,))
+    blocks = _blocks(axes, order)
+    return _add_up(iter(zip(blocks, _split(columns, blocks))), axes, size, order)
 
 
 def subpixel_tokens(x, kernel, axes, grid):
@@ -208,6 +198,109 @@ def _product_of_blocks(columns, matrix):
         rows = ops.reshape(matrix, (len(columns), -1, matrix.shape[-1]))
         return ops.tensordot(ops.stack(columns), rows, axes=((0, -1), (0, 1)))
     return _product(ops.concatenate(columns, axis=-1), matrix)
+
+
+def _axis_of_loop(kernel, axes, grid, sums):
+    """The axis along which jax loops over blocks; `None` where all blocks may exist at once.
+
+    XLA makes all blocks of all patches before it multiplies or adds them. A loop makes those of one
+    block along an axis at a time. `sums` is the number of loops around this one, each of which
+    holds a sum of the size of the result.
+    """
+    if keras.backend.backend() != "jax" or not all(map(geometry.is_constant, grid)):
+        return None
+    *_, signal, token = kernel.shape
+    cell = signal * math.prod([axis.stride for axis in axes])
+    if math.prod(kernel.shape[:-1]) <= LOOPS_ABOVE * (token + cell) - sums * cell:
+        return None
+    return next((i for i in _longest_first(grid) if axes[i].blocks > 1), None)
+
+
+def _tokens_by_loop(x, kernel, axes, grid, i, spare, sums):
+    """The product with one block along axis `i` after another, added up."""
+    axis, size, length = axes[i], x.shape[1 + i], (grid[i] + spare) * axes[i].stride
+    around, (before, _) = max(size, length), axis.reach(axis.unused(size))
+
+    def step(carry, block):
+        (ring, total), (n, part) = carry, block
+        inside = _inside(n, axis, before, around, len(axes) - i)
+        piece = _to_length(ops.where(inside, ring, 0), i, length)
+        tokens = product_tokens(piece, part, _axes_of_block(axes, i, spare), grid, sums)
+        return (_roll(ring, i, -axis.width), total + cast(tokens, total.dtype)), None
+
+    ring = _roll(_to_length(x, i, around), i, before)
+    zeros = ops.zeros((x.shape[0], *grid, kernel.shape[-1]), _dtype_of_sums(x))
+    blocks = ops.arange(axis.blocks), _blocks_along(kernel, i, axis)
+    (_, total), _ = ops.scan(step, (ring, zeros), blocks)
+    return total
+
+
+def _signal_by_loop(x, kernel, bias, axes, size, i, sums):
+    """The sum of one block along axis `i` after another, from the last to the first."""
+    batch, *grid, _ = x.shape
+    axis, arrays = axes[i], [kernel] if bias is None else [kernel, bias]
+    size = [axis.size(n) if m is None else m for axis, n, m in zip(axes, grid, size)]
+    size_of_block = [None if j == i else n for j, n in enumerate(size)]
+    around, (before, _) = max(size[i], grid[i] * axis.stride), axis.reach(axis.unused(size[i]))
+
+    def step(total, block):
+        n, part, *biases = block
+        bias = biases[0] if biases else None
+        piece = product_signal(x, part, bias, _axes_of_block(axes, i), size_of_block, sums)
+        inside = _inside(n, axis, before, around, len(axes) - i)
+        piece = ops.where(inside, cast(_to_length(piece, i, around), total.dtype), 0)
+        return _roll(total, i, axis.width) + piece, None
+
+    shape = [around if j == i else n for j, n in enumerate(size)]
+    zeros = ops.zeros((batch, *shape, kernel.shape[-2]), _dtype_of_sums(x))
+    blocks = ops.arange(axis.blocks), *(_blocks_along(array, i, axis) for array in arrays)
+    total, _ = ops.scan(step, zeros, blocks, reverse=True)
+    return _to_length(_roll(total, i, -before), i, size[i])
+
+
+def _inside(n, axis, before, around, after):
+    """Where a ring that holds block `n` of all patches is inside of the patches and of the signal.
+
+    A ring is a signal whose ends meet. What lies outside would come in again at the other end. The
+    shape is `(around, 1, ..., 1)`, with `after` axes of 1.
+    """
+    position = ops.arange(around)
+    in_patch = n * axis.width + position % axis.stride
+    in_signal = n * axis.width + position - before
+    inside = (in_patch < axis.patch) & (in_signal >= 0) & (in_signal < around)
+    return ops.reshape(inside, (around, *(1,) * after))
+
+
+def _axes_of_block(axes, i, spare=0):
+    """The axes of one block along axis `i`, with a cell for each token, and spare ones."""
+    patch, stride = axes[i].width, axes[i].stride
+    block = geometry.Axis(patch, stride, (0, patch - (1 + spare) * stride))
+    return [block if j == i else axis for j, axis in enumerate(axes)]
+
+
+def _blocks_along(array, i, axis):
+    """(*patch, ...) -> (blocks, *patch of one block, ...); zeros fill up the last block."""
+    shape, zeros = array.shape, [(0, 0)] * len(array.shape)
+    zeros[i] = 0, axis.blocks * axis.width - axis.patch
+    split = (*shape[:i], axis.blocks, axis.width, *shape[i + 1 :])
+    return ops.moveaxis(ops.reshape(_pad(array, zeros), split), i, 0)
+
+
+def _roll(x, i, by):
+    """The tensor moved along an axis; what leaves it at one end comes in at the other."""
+    # The gradient of `ops.roll` moves more of a divided axis.
+    ends = ops.split(x, [-by % x.shape[1 + i]], axis=1 + i)
+    return ops.concatenate(ends[::-1], axis=1 + i)
+
+
+def _to_length(x, i, length):
+    """The tensor cut, or filled up with zeros, at the end of an axis."""
+    more = length - x.shape[1 + i]
+    return _fit_along(i, x, geometry.Edge((0, max(0, more)), (0, max(0, -more))), length)
+
+
+def _dtype_of_sums(x):
+    return "float32" if is_half(x.dtype) else x.dtype
 
 
 def _cut(x, edges):

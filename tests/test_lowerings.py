@@ -117,18 +117,32 @@ def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backe
     assert found == taken
 
 
+def looped(found):
+    """A loop that runs step by step on every backend, and records its number of steps."""
+
+    def scan(step, carry, blocks, reverse=False):
+        steps = range(blocks[1].shape[0])
+        found.append(len(steps))
+        for n in reversed(steps) if reverse else steps:
+            carry, _ = step(carry, (n, *(block[n] for block in blocks[1:])))
+        return carry, None
+
+    return scan
+
+
 @pytest.mark.parametrize(
     ("backend", "grid", "patch", "stride", "token", "loops"),
     [
         ("jax", (3, 2), (6, 6), (3, 1), 8, [2]),
         ("jax", (3, 2), (6, 6), (3, 1), 9, []),  # 36 numbers are 3 * (9 + 3)
         ("jax", (2, 3), (6, 6), (3, 1), 8, [6]),
-        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 1, [2, 8]),
+        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 1, [2, 8, 2]),
         ("jax", (2, 3, 4), (2, 8, 8), (1, 2, 1), 1, [8, 4]),
-        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 20, [2]),
-        ("jax", (2, 2, 2), (4, 8, 8), (4, 2, 1), 1, [1, 4]),
-        ("jax", (2,), (64,), (4,), 1, []),  # along the last axis, the blocks are the signal
-        ("jax", (2, 2), (7, 4), (4, 1), 1, []),  # the last block has fewer rows
+        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 18, [2, 8]),
+        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 19, [2]),  # 64 are 3 * (19 + 4) - 4, and less
+        ("jax", (2, 2, 2), (4, 8, 8), (4, 2, 1), 1, [4, 8]),  # the first axis has one block
+        ("jax", (2,), (64,), (4,), 1, [16]),
+        ("jax", (2, 2), (7, 4), (4, 1), 1, [2, 4]),
         ("jax", (2, 2), (4, 7), (1, 4), 1, [4]),
         ("torch", (3, 2), (8, 4), (4, 1), 1, []),
     ],
@@ -136,25 +150,50 @@ def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backe
 def test_jax_loops_over_blocks_that_are_many_for_their_token_and_cell(
     monkeypatch, backend, grid, patch, stride, token, loops
 ):
-    """Those along the longest axis, then along the next."""
-    found = []
-
-    def looped(function, parts):
-        number = len(parts[0])
-        found.append(number)
-        return K.stack([function([part[n] for part in parts]) for n in range(number)])
-
+    """Those along the longest axis, and in each of its steps those along the next."""
+    found, expected, times = [], [], 1
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    monkeypatch.setattr(K, "map", looped)
-    x, kernel = normal((1, *grid, token), 0), normal((*patch, 1, token), 1)
-    for bias in (None, normal((*patch, 1), 2)):
-        arrays = [None if a is None else tensor(a) for a in (x, kernel, bias)]
-        y = unpatchify(*arrays, stride=stride, implementation="matmul")
-        expected = reference.unpatchify(x, kernel, bias, stride=stride)
-        np.testing.assert_allclose(to_numpy(y), expected, **TOLERANCE)
-        # the second loop runs in each round of the first
-        assert found == loops[:1] + (loops[1:] * loops[0] if loops else [])
-        found.clear()
+    monkeypatch.setattr(K, "scan", looped(found))
+    x, kernel = np.ones((1, *grid, token), "float32"), np.ones((*patch, 1, token), "float32")
+    signal = unpatchify(x, kernel, stride=stride, implementation="matmul")
+    for number in loops:
+        expected += [number] * times
+        times *= number
+    assert sorted(found) == sorted(expected)
+    assert found[: len(loops)] == loops
+    found.clear()
+    patchify(signal, kernel, stride=stride, implementation="matmul")
+    assert sorted(found) == sorted(expected)
+    assert found[: len(loops)] == loops
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", ((2, 2), (2, 2)), ((1, -1), (0, 2))])
+@pytest.mark.parametrize(
+    ("patch", "stride"), [((6, 6), (2, 2)), ((7, 4), (2, 3)), ((5, 8), (2, 3)), ((7, 4), (3, 1))]
+)
+def test_loops_compute_the_same(monkeypatch, patch, stride, padding):
+    """With a bias, blocks of other widths, and positions at the end that no patch covers."""
+    found, size = [], (11, 13)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(K, "scan", looped(found))
+    options = {"stride": stride, "padding": padding}
+    x, kernel, bias = normal((2, *size, 2), 0), normal((*patch, 2, 3), 1), normal((*patch, 2), 2)
+    tokens = patchify(tensor(x), tensor(kernel), implementation="matmul", **options)
+    expected = reference.patchify(x, kernel, **options)
+    np.testing.assert_allclose(to_numpy(tokens), expected, **TOLERANCE)
+    assert found
+    found.clear()
+    signal = unpatchify(
+        tokens,
+        tensor(kernel),
+        tensor(bias),
+        output_spatial_shape=size,
+        implementation="matmul",
+        **options,
+    )
+    expected = reference.unpatchify(to_numpy(tokens), kernel, bias, size=size, **options)
+    np.testing.assert_allclose(to_numpy(signal), expected, **TOLERANCE)
+    assert found
 
 
 @pytest.mark.parametrize(
