@@ -66,26 +66,28 @@ def gathered(x, kernel, w):
 
 def grown_once(x, kernel, w):
     """One product, whose blocks are added to the cells of the grid. What lies beyond the grid is
-    added apart, and all of it is joined at the end."""
+    added apart, and written to the end of the grown signal."""
     taps = taps_of(kernel, w)
-    parts = {(): jnp.tensordot(x, taps, axes=(-1, -1))}  # (batch, *grid, *blocks, cell)
-    for axis in range(len(w.grid), 0, -1):
-        n = w.grid[axis - 1]
-        found = {}
-        for beyond, y in parts.items():
-            first, second = y[..., 0, :], y[..., 1, :]
-            moved = jax.lax.slice_in_dim(pad(second, axis, 1, 0), 0, n, 1, axis)
-            found[False, *beyond] = first + moved
-            found[True, *beyond] = jax.lax.slice_in_dim(second, n - 1, n, 1, axis)
-        parts = found
-    total = 0
-    for beyond, y in parts.items():
-        y = to_space(y, w)
-        for axis, (is_beyond, size) in enumerate(zip(beyond, w.size), 1):
-            more = size - y.shape[axis]
-            y = pad(y, axis, *((more, 0) if is_beyond else (0, more)))
-        total = total + y
-    return total
+    parts = jnp.tensordot(x, taps, axes=(-1, -1))  # (batch, *grid, *blocks, cell)
+    return grown(parts, w, 1)
+
+
+def grown(parts, w, axis):
+    """The signal of these cells, added up along an axis and those after it."""
+    d = len(w.grid)
+    if axis > d:
+        return to_space(parts, w)
+    n, stride = w.grid[axis - 1], w.stride[axis - 1]
+    first, second = (jnp.squeeze(y, 1 + d) for y in jnp.split(parts, 2, axis=1 + d))
+    moved = pad(jax.lax.slice_in_dim(second, 0, n - 1, 1, axis), axis, 1, 0)
+    # a slice of a divided axis gathers it; so do two tensors that are joined along it
+    beyond = jnp.take(second, jnp.array([n - 1]), axis, mode="clip")
+    y, end = (grown(part, w, axis + 1) for part in (first + moved, beyond))
+    y = pad(y, axis, 0, stride)
+    place = jnp.arange(y.shape[axis]).reshape([-1 if i == axis else 1 for i in range(y.ndim)])
+    for k in range(stride):
+        y = jnp.where(place == n * stride + k, jax.lax.slice_in_dim(end, k, k + 1, 1, axis), y)
+    return y
 
 
 def cells(x, kernel, w):

@@ -70,12 +70,16 @@ def test_valid_moves_at_most_twice_as_much_along_a_shorter_axis(rows):
 
 @pytest.mark.jax_backend
 def test_the_parts_of_a_deep_overlap_that_move(rows):
-    """Along the longest axis, at most 1.7 times as much as the native operator; else 3.1 times."""
+    """Along the longest axis, no more than by the native operator, but where the signal grows in
+    each step of a loop. Along a shorter one, up to 3.1 times as much."""
     deep = [row for row in rows if "deep" in row[0]]
     assert deep
     for row in deep:
+        _, padding, layer, _, longest, _ = row[:6]
+        grows = padding == "valid" and layer == "unpatchify"
+        limit = 3.1 if not longest else 2.3 if grows else 1
         ours, native = row[6][1], row[7][1]
-        assert ours <= (1.7 if row[4] else 3.1) * native, row
+        assert ours <= limit * native, row
 
 
 @pytest.mark.jax_backend
