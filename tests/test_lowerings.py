@@ -196,6 +196,34 @@ def test_loops_compute_the_same(monkeypatch, patch, stride, padding):
     assert found
 
 
+@pytest.mark.parametrize("dtype", LARGE)
+def test_loops_add_up_in_single_precision(monkeypatch, dtype):
+    found = []
+    monkeypatch.setattr(K, "scan", looped(found))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    test_overlaps_add_up_in_single_precision(dtype)
+    assert found == [16, 16]
+
+
+def test_loops_keep_what_is_not_a_number_in_its_patch(monkeypatch):
+    """Zeros that fill up a block would spread it, and so would the other end of a ring."""
+    found = []
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(K, "scan", looped(found))
+    kernel, options = normal((5, 8, 2, 3), 1), {"stride": (2, 3), "padding": "same"}
+    for lowering, oracle, shape in [
+        (patchify, reference.patchify, (1, 12, 15, 2)),
+        (unpatchify, reference.unpatchify, (1, 6, 5, 3)),
+    ]:
+        for place in [(0, 0), (2, 3), (5, 4)]:
+            x = normal(shape, 0)
+            x[0, place[0], place[1], 0] = np.nan
+            y = lowering(tensor(x), tensor(kernel), implementation="matmul", **options)
+            expected = oracle(x, kernel, **options)
+            np.testing.assert_array_equal(np.isnan(to_numpy(y)), np.isnan(expected))
+    assert found == [3] * 6
+
+
 @pytest.mark.parametrize(
     ("grid", "order"),
     [((3, 5, 4), [1, 2, 0]), ((4, 4), [0, 1]), ((None, 4, 5), [0, 1, 2])],
