@@ -93,11 +93,15 @@ def product_tokens(x, kernel, axes, grid, sums=0):
 
 def product_signal(x, kernel, bias, axes, size, sums=0):
     """The sum of all blocks of all patches, each moved to its place."""
-    grid = sizes_of(x)[1:-1]
-    i = _axis_of_loop(kernel, axes, grid, sums)
+    i = _axis_of_loop(kernel, axes, sizes_of(x)[1:-1], sums)
     if i is not None:
         return _signal_by_loop(x, kernel, bias, axes, size, i, sums + 1)
-    order = _longest_first(grid)
+    return sum_of_patches(x, kernel, bias, axes, size)
+
+
+def sum_of_patches(x, kernel, bias, axes, size):
+    """The same, where all blocks may exist at once."""
+    order = _longest_first(sizes_of(x)[1:-1])
     columns = _product(x, _matrix(kernel, axes, order), transposed=True)
     if bias is not None:
         # (*patch, signal, 1) -> (prod(patch) * signal,)
@@ -165,7 +169,7 @@ def _add_patch_bias(y, x, bias, axes, size):
     if bias is None:
         return y
     ones = ops.ones((1, *sizes_of(x)[1:-1], 1), x.dtype)
-    return y + cast(product_signal(ones, ops.expand_dims(bias, -1), None, axes, size), y.dtype)
+    return y + cast(sum_of_patches(ones, ops.expand_dims(bias, -1), None, axes, size), y.dtype)
 
 
 def _product(x, matrix, transposed=False):

@@ -20,8 +20,8 @@ from keras_unpatchify.lowerings import (
     batch_of,
     cast,
     is_narrow,
-    product_signal,
     sizes_of,
+    sum_of_patches,
 )
 
 # A tensor of the backend, or what Keras converts to one.
@@ -294,6 +294,6 @@ def _coverage(axes, grid, size, dtype):
     coverage = ops.ones((), "float32")
     for axis, n, positions in zip(axes, grid, size):
         ones = ops.ones((1, n, 1), "float32"), ops.ones((axis.patch, 1, 1), "float32")
-        count = product_signal(*ones, None, [axis], [positions])[0, :, 0]
+        count = sum_of_patches(*ones, None, [axis], [positions])[0, :, 0]
         coverage = ops.expand_dims(coverage, -1) * ops.maximum(count, 1)
     return cast(ops.expand_dims(coverage, -1), dtype)
