@@ -373,6 +373,9 @@ def _split(columns, blocks):
         return ops.split(columns, len(blocks), axis=-1)
     signal = columns.shape[-1] // sum(positions)
     ends = [signal * n for n in itertools.accumulate(positions)]
+    if keras.backend.backend() == "torch":
+        # PyTorch's compiler takes the places of `ops.split` for data that it does not know.
+        return [columns[..., start:end] for start, end in itertools.pairwise([0, *ends])]
     return ops.split(columns, ends[:-1], axis=-1)
 
 
