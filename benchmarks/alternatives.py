@@ -88,7 +88,7 @@ def grown(parts, w, axis):
     n, stride = w.grid[axis - 1], w.stride[axis - 1]
     first, second = (jnp.squeeze(y, 1 + d) for y in jnp.split(parts, 2, axis=1 + d))
     moved = pad(jax.lax.slice_in_dim(second, 0, n - 1, 1, axis), axis, 1, 0)
-    # a slice of a divided axis gathers it; so do two tensors that are joined along it
+    # of a divided axis a slice would move more, and joining two tensors is an all-to-all
     beyond = jnp.take(second, jnp.array([n - 1]), axis, mode="clip")
     y, end = (grown(part, w, axis + 1) for part in (first + moved, beyond))
     y = pad(y, axis, 0, stride)

@@ -79,10 +79,10 @@ def product_tokens(x, kernel, axes, grid, sums=0):
         max(0, n // axis.stride - g) if geometry.is_constant(n) else 0
         for axis, n, g in zip(axes, size, grid)
     ]
-    length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
     i = _axis_of_loop(kernel, axes, grid, sums)
     if i is not None:
         return _tokens_by_loop(x, kernel, axes, grid, i, spare[i], sums + 1)
+    length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
     columns, order = [], range(len(axes))
     for block in _blocks(axes, order):
         edges = [_cell_edge(geometry.to_patches, *of) for of in zip(axes, size, spare, block.start)]
@@ -480,8 +480,8 @@ def _add_along(i, pieces, axes, size):
     for n, piece in enumerate(pieces):
         edge = _cell_edge(geometry.to_signal, axis, size[i], 0, n * axis.width)
         piece = _fit_along(i, piece, edge, size[i])
-        if axis.blocks > 1 and is_half(piece.dtype):
-            piece = cast(piece, "float32")
+        if axis.blocks > 1:
+            piece = cast(piece, _dtype_of_sums(piece))
         total = piece if total is None else total + piece
     return total
 
