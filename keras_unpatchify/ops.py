@@ -14,15 +14,8 @@ from keras import ops
 
 from keras_unpatchify import geometry
 from keras_unpatchify.geometry import Axis, Padding, PerAxis, Shape, Size
-from keras_unpatchify.lowerings import (
-    LOWERINGS,
-    Lowering,
-    batch_of,
-    cast,
-    is_narrow,
-    sizes_of,
-    sum_of_patches,
-)
+from keras_unpatchify.lowerings import LOWERINGS, Lowering, sum_of_patches
+from keras_unpatchify.tensors import batch_of, cast, is_narrow, sizes_of
 
 # A tensor of the backend, or what Keras converts to one.
 Tensor = Any

@@ -15,7 +15,7 @@ from cases import (
 )
 from keras import ops as K
 
-from keras_unpatchify import geometry, lowerings, ops
+from keras_unpatchify import blocks, geometry, lowerings, ops, tensors
 from keras_unpatchify.ops import patchify, unpatchify
 
 # A sum of one large number and small ones, each of which is less than half a unit of the large one.
@@ -76,7 +76,7 @@ def test_a_mean_in_half_precision(implementation, dtype):
     ],
 )
 def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
-    assert lowerings.batch_of(keras.KerasTensor(shape), *more) == batch
+    assert tensors.batch_of(keras.KerasTensor(shape), *more) == batch
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
@@ -286,9 +286,9 @@ def test_a_bias_is_added_to_the_rows_of_a_product_where_patches_tile(
 )
 def test_a_product_for_tokens_sees_the_whole_cells_of_the_signal(monkeypatch, padding, size, cells):
     """And a cell for each token: whole cells divide over devices as the signal does."""
-    moved, found = lowerings._space_to_depth, []
+    moved, found = blocks.space_to_depth, []
     monkeypatch.setattr(
-        lowerings, "_space_to_depth", lambda x, *rest: found.append(x.shape[1]) or moved(x, *rest)
+        blocks, "space_to_depth", lambda x, *rest: found.append(x.shape[1]) or moved(x, *rest)
     )
     options = {"stride": 2, "padding": padding, "implementation": "matmul"}
     patchify(np.ones((1, size, 1), "float32"), np.ones((4, 1, 1), "float32"), **options)
@@ -304,7 +304,7 @@ def traced(request, monkeypatch):
         number = len(axes) if request.param == "every axis" else 1
         return batch, *map(K.convert_to_tensor, axes[:number]), *axes[number:], channels
 
-    monkeypatch.setattr(lowerings, "sizes_of", sizes)
+    monkeypatch.setattr(tensors, "sizes_of", sizes)
     monkeypatch.setattr(ops, "sizes_of", sizes)
 
 

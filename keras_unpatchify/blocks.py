@@ -1,0 +1,116 @@
+"""Patches in blocks: parts of a patch, at most one stride wide, so that those of all patches tile.
+
+A signal is seen as cells, one stride long, one for each token and perhaps a few more. A block of
+all patches fills the beginning of each cell.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_unpatchify import geometry, tensors
+
+
+class Block(NamedTuple):
+    """A part of a patch; one number per axis, in positions."""
+
+    start: tuple[int, ...]
+    width: tuple[int, ...]
+
+
+def of_patch(axes, order):
+    """The blocks of a patch, sorted by their starts along the axes in order."""
+    starts = itertools.product(*(range(0, axis.patch, axis.width) for axis in axes))
+    blocks = [
+        Block(start, tuple(min(axis.width, axis.patch - n) for axis, n in zip(axes, start)))
+        for start in starts
+    ]
+    return sorted(blocks, key=lambda block: [block.start[i] for i in order])
+
+
+def matrix(kernel, axes, order):
+    """(*patch, signal, token) -> (prod(patch) * signal, token), one block after another."""
+    token = kernel.shape[-1]
+    if all(axis.even for axis in axes):
+        return ops.reshape(taps(kernel, axes, [axis.width for axis in axes], order), (-1, token))
+    rows = []
+    for start, width in of_patch(axes, order):
+        place = tuple(slice(n, n + m) for n, m in zip(start, width))
+        rows.append(ops.reshape(kernel[place], (-1, token)))
+    return ops.concatenate(rows)
+
+
+def taps(kernel, axes, width, order=None):
+    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks.
+
+    `order` is the order of the axes in `*blocks`, by default their own.
+    """
+    d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
+    number = [axis.blocks for axis in axes]
+    missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
+    kernel = tensors.pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
+    order = range(d) if order is None else order
+    if math.prod(number) > 1:
+        split = [n for pair in zip(number, width) for n in pair]
+        moved = (*(2 * i for i in order), *range(1, 2 * d, 2), 2 * d, 2 * d + 1)
+        kernel = ops.transpose(ops.reshape(kernel, (*split, signal, token)), moved)
+    return ops.reshape(kernel, (*(number[i] for i in order), math.prod(width) * signal, token))
+
+
+def along(array, i, axis):
+    """(*patch, ...) -> (blocks, *patch of one block, ...); zeros fill up the last block."""
+    shape, zeros = array.shape, [(0, 0)] * len(array.shape)
+    zeros[i] = 0, axis.blocks * axis.width - axis.patch
+    split = (*shape[:i], axis.blocks, axis.width, *shape[i + 1 :])
+    return ops.moveaxis(ops.reshape(tensors.pad(array, zeros), split), i, 0)
+
+
+def axes_of_one(axes, i, spare=0):
+    """The axes of one block along axis `i`, with a cell for each token, and spare ones."""
+    patch, stride = axes[i].width, axes[i].stride
+    block = geometry.Axis(patch, stride, (0, patch - (1 + spare) * stride))
+    return [block if j == i else axis for j, axis in enumerate(axes)]
+
+
+def cell_edge(direction, axis, size, more, start=0):
+    """The edge of one cell per token and `more`, from `start` positions into the first patch on."""
+    return direction(axis, size, start, axis.patch - start - (1 + more) * axis.stride)
+
+
+def split(columns, axes, order):
+    """(..., prod(patch) * signal) -> one tensor for each block, with it."""
+    blocks = of_patch(axes, order)
+    signal = columns.shape[-1] // math.prod([axis.patch for axis in axes])
+    return zip(blocks, tensors.split(columns, [math.prod(b.width) * signal for b in blocks]))
+
+
+def depth_to_space(cells, axes, width):
+    """(batch, *grid, prod(width) * signal) -> (batch, *grid * stride, signal)."""
+    d, batch, grid = len(axes), tensors.batch_of(cells), tensors.sizes_of(cells)[1:-1]
+    *outer, last = width
+    signal = cells.shape[-1] // (math.prod(outer) * last)
+    y = ops.reshape(cells, (batch, *grid, *outer, last * signal))
+    # (batch, *grid, *stride), the channels within the last
+    gaps = [axis.stride - n for axis, n in zip(axes, width)]
+    gaps[-1] *= signal
+    y = tensors.pad(y, [(0, 0)] * (1 + d) + [(0, n) for n in gaps])
+    order = (0, *(k for i in range(1, 1 + d) for k in (i, d + i)))
+    size = [n * axis.stride for axis, n in zip(axes, grid)]
+    return ops.reshape(ops.transpose(y, order), (batch, *size, signal))
+
+
+def space_to_depth(x, axes, grid, spare, width):
+    """(batch, *(grid + spare) * stride, signal) -> (batch, *grid, prod(width) * signal)."""
+    d, batch, signal = len(axes), tensors.batch_of(x), x.shape[-1]
+    strides = [axis.stride for axis in axes]
+    strides[-1] *= signal
+    split = [n for g, more, s in zip(grid, spare, strides) for n in (g + more, s)]
+    order = (0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2))
+    y = ops.transpose(ops.reshape(x, (batch, *split)), order)
+    # (batch, *grid, *stride), the channels within the last
+    *outer, last = width
+    if any(spare) or strides != [*outer, last * signal]:
+        y = y[(slice(None), *map(slice, (*grid, *outer, last * signal)))]
+    return ops.reshape(y, (batch, *grid, math.prod(width) * signal))

@@ -1,0 +1,178 @@
+"""Tensors on every backend: their sizes, zeros and cuts at their ends, products and convolutions.
+
+Tensors are channels last, `(batch, *size, channels)`. Where the backends differ, in what they can
+do or in how long they take, it is said and settled here.
+"""
+
+import itertools
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_unpatchify import geometry
+
+# What is in these is added in float32, and the sum is rounded to them at the end.
+HALF_PRECISIONS = ("float16", "bfloat16")
+
+
+def sizes_of(x):
+    """The shape of a tensor; sizes that are known only at run time are scalars of the backend."""
+    shape = tuple(x.shape)
+    return ops.shape(x) if None in shape else shape
+
+
+def batch_of(x: Any, *more: geometry.Size) -> geometry.Size:
+    """The size of the batch for a reshape: -1 where no other size, of `x` or `more`, is unknown.
+
+    A batch of 1 counts as unknown, because exporters trace with it and mean any batch. Where
+    another size is unknown, none is inferred: PyTorch's symbolic shapes would make it a quotient.
+    """
+    batch, *others = sizes_of(x)
+    only = all(map(geometry.is_static, (*others, *more)))
+    return -1 if only and (not geometry.is_static(batch) or batch == 1) else batch
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """The tensor in the dtype."""
+    return x if x.dtype == dtype else ops.cast(x, dtype)
+
+
+def dtype_of_sums(x):
+    """The dtype in which tensors like this one are added up."""
+    half = keras.backend.standardize_dtype(x.dtype) in HALF_PRECISIONS
+    return "float32" if half else x.dtype
+
+
+def is_narrow(columns: int, token: int) -> bool:
+    """Whether patches of so many numbers are small, and their tokens much wider."""
+    return columns < 256 and 4 * columns <= token
+
+
+def product(x, matrix, transposed=False):
+    """(batch, *grid, channels) times (channels, others), which may be transposed."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        if not transposed and is_narrow(*matrix.shape):
+            # The same, but for the gradient of the matrix XLA transposes `x`, not the wider tokens.
+            tap = ops.reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
+            return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
+        # The gradient of a loop would keep a copy of a matrix that is transposed before.
+        return cast(ops.tensordot(x, matrix, axes=(-1, int(transposed))), x.dtype)
+    if transposed:
+        matrix = ops.transpose(matrix)
+    if backend == "tensorflow":
+        # TensorFlow's gradient of a batched product has a matrix for each example and row.
+        y = ops.reshape(x, (-1, x.shape[-1])) @ matrix
+        return ops.reshape(y, (batch_of(x), *sizes_of(x)[1:-1], matrix.shape[-1]))
+    # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
+    return cast(x @ matrix, x.dtype)
+
+
+def product_side_by_side(xs, matrix):
+    """The product of several tensors whose channels lie side by side."""
+    if len(xs) == 1:
+        return product(xs[0], matrix)
+    widths = {x.shape[-1] for x in xs}
+    if keras.backend.backend() == "jax" and len(widths) == 1 and min(widths) >= 256:
+        # XLA copies wide tensors faster one after another than side by side.
+        rows = ops.reshape(matrix, (len(xs), -1, matrix.shape[-1]))
+        return ops.tensordot(ops.stack(xs), rows, axes=((0, -1), (0, 1)))
+    return product(ops.concatenate(xs, axis=-1), matrix)
+
+
+def convolution(x, kernel, strides, grid):
+    """(batch, *size, signal) -> (batch, *grid, token)."""
+    y = ops.conv(x, kernel, strides, padding="valid", data_format="channels_last")
+    if x.shape[0]:
+        return y
+    # TensorFlow returns an empty batch unchanged.
+    return ops.reshape(y, (batch_of(y, *grid), *grid, kernel.shape[-1]))
+
+
+def transposed_convolution(x, kernel, strides, padding="valid"):
+    """(batch, *grid, token) -> (batch, *natural size, signal), or *grid * stride for "same"."""
+    more = 0 if padding == "valid" else None
+    return ops.conv_transpose(
+        x, kernel, strides, padding=padding, output_padding=more, data_format="channels_last"
+    )
+
+
+def split(x, widths):
+    """The last axis, split into pieces of these widths."""
+    if len(widths) == 1:
+        return [x]
+    if len(set(widths)) == 1:
+        return ops.split(x, len(widths), axis=-1)
+    ends = list(itertools.accumulate(widths))
+    if keras.backend.backend() == "torch":
+        # PyTorch's compiler takes the places of `ops.split` for data that it does not know.
+        return [x[..., start:end] for start, end in itertools.pairwise([0, *ends])]
+    return ops.split(x, ends[:-1], axis=-1)
+
+
+def roll(x, i, by):
+    """The tensor moved along an axis; what leaves it at one end comes in at the other."""
+    # The gradient of `ops.roll` moves more of a divided axis.
+    ends = ops.split(x, [-by % x.shape[1 + i]], axis=1 + i)
+    return ops.concatenate(ends[::-1], axis=1 + i)
+
+
+def to_length(x, i, length):
+    """The tensor cut, or filled up with zeros, at the end of an axis."""
+    more = length - x.shape[1 + i]
+    return fit_along(i, x, geometry.Edge((0, max(0, more)), (0, max(0, -more))), length)
+
+
+def fit_along(i, x, edge, size):
+    """The tensor with the zeros and cuts of an edge along one axis, which is then `size` long."""
+    edges, sizes = [geometry.NO_EDGE] * (len(x.shape) - 2), list(sizes_of(x)[1:-1])
+    edges[i], sizes[i] = edge, size
+    return fit(x, edges, sizes)
+
+
+def fit(x, edges, size):
+    """The tensor with the zeros and cuts of the edges; `size` is the size of the result."""
+    if not all(geometry.is_constant(cut) for edge in edges for cut in edge.cuts):
+        x = _pad_edges(x, edges)
+        front = [edge.cuts[0] for edge in edges]
+        return ops.slice(x, (0, *front, 0), (sizes_of(x)[0], *size, x.shape[-1]))
+    # Positions that are cut before zeros are added are neither stored nor moved between devices.
+    long = [geometry.is_static(n) and sum(e.cuts) <= n for n, e in zip(x.shape[1:-1], edges)]
+    return _pad_edges(_cut(x, edges), edges) if all(long) else _cut(_pad_edges(x, edges), edges)
+
+
+def pad(x, zeros):
+    """Adds as many zeros `(before, after)` each axis as `zeros` says."""
+    if not any(map(any, zeros)):
+        return x
+    if keras.backend.backend() != "torch":
+        return ops.pad(x, zeros)
+    # `ops.pad` counts its calls, and PyTorch compiles a function again for every count.
+    for axis, ends in enumerate(zeros):
+        if any(ends):
+            shape = sizes_of(x)
+            before, after = (
+                [ops.zeros((*shape[:axis], n, *shape[axis + 1 :]), x.dtype)] if n else []
+                for n in ends
+            )
+            x = ops.concatenate([*before, x, *after], axis)
+    return x
+
+
+def _pad_edges(x, edges):
+    return pad(x, [(0, 0), *(edge.zeros for edge in edges), (0, 0)])
+
+
+def _cut(x, edges):
+    """Cuts off what each edge says; the cuts are ints."""
+    if not any(any(edge.cuts) for edge in edges):
+        return x
+    cuts = [edge.cuts for edge in edges]
+    if keras.backend.backend() == "tensorflow":
+        # TensorFlow's gradient of a plain slice takes as long as the rest of a training step.
+        size = [n - sum(cut) for n, cut in zip(sizes_of(x)[1:-1], cuts)]
+        start = [front for front, _ in cuts]
+        return ops.slice(x, (0, *start, 0), (sizes_of(x)[0], *size, x.shape[-1]))
+    # The gradient of `ops.slice` on jax gathers a divided axis.
+    return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]
