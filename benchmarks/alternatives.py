@@ -49,7 +49,7 @@ def blocks(x, kernel, w):
 
 def at_once(x, kernel, w):
     """The same without loops over blocks, which "auto" takes where patches are crowded."""
-    with mock.patch.object(lowerings, "LOOPS_ABOVE", math.inf):
+    with mock.patch.object(lowerings, "LOOPS_FROM", math.inf):
         return blocks(x, kernel, w)
 
 

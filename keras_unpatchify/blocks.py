@@ -67,11 +67,13 @@ def along(array, i, axis):
     return ops.moveaxis(ops.reshape(tensors.pad(array, zeros), split), i, 0)
 
 
-def axes_of_one(axes, i, spare=0):
-    """The axes of one block along axis `i`, with a cell for each token, and spare ones."""
-    patch, stride = axes[i].width, axes[i].stride
-    block = geometry.Axis(patch, stride, (0, patch - (1 + spare) * stride))
-    return [block if j == i else axis for j, axis in enumerate(axes)]
+def axes_of_one(axes, loops, spare):
+    """The axes of one block along those of `loops`, with a cell for each token, and spare ones."""
+    found = list(axes)
+    for i in loops:
+        patch, stride = axes[i].width, axes[i].stride
+        found[i] = geometry.Axis(patch, stride, (0, patch - (1 + spare[i]) * stride))
+    return found
 
 
 def cell_edge(direction, axis, size, more, start=0):

@@ -30,8 +30,8 @@ from keras import ops
 
 from keras_unpatchify import blocks, geometry, tensors
 
-# jax loops over blocks where patches have more numbers than this times token and cell together.
-LOOPS_ABOVE = 3
+# jax loops over blocks where patches have this many times the numbers of token and cell, or more.
+LOOPS_FROM = 3
 
 
 class Lowering(NamedTuple):
@@ -60,17 +60,17 @@ def native_signal(x, kernel, bias, axes, size):
     return _add_patch_bias(y, x, bias, axes, size)
 
 
-def product_tokens(x, kernel, axes, grid, sums=0):
-    """The product with all blocks of a patch, side by side."""
-    size = tensors.sizes_of(x)[1:-1]
-    # Cells that no patch uses stay until the end, because all cells divide over devices evenly.
-    spare = [
-        max(0, n // axis.stride - g) if geometry.is_constant(n) else 0
-        for axis, n, g in zip(axes, size, grid)
-    ]
-    i = _axis_of_loop(kernel, axes, grid, sums)
-    if i is not None:
-        return _tokens_by_loop(x, kernel, axes, grid, i, spare[i], sums + 1)
+def product_tokens(x, kernel, axes, grid):
+    """The product with all blocks of a patch."""
+    loops = _loops(kernel, axes, grid)
+    if loops:
+        return _tokens_by_loops(x, kernel, axes, grid, loops)
+    return product_of_patches(x, kernel, axes, grid)
+
+
+def product_of_patches(x, kernel, axes, grid):
+    """The same, where all blocks exist at once, side by side."""
+    size, spare = tensors.sizes_of(x)[1:-1], _spare(x, axes, grid)
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
     columns, order = [], range(len(axes))
     for start, width in blocks.of_patch(axes, order):
@@ -80,16 +80,16 @@ def product_tokens(x, kernel, axes, grid, sums=0):
     return tensors.product_side_by_side(columns, blocks.matrix(kernel, axes, order))
 
 
-def product_signal(x, kernel, bias, axes, size, sums=0):
+def product_signal(x, kernel, bias, axes, size):
     """The sum of all blocks of all patches, each moved to its place."""
-    i = _axis_of_loop(kernel, axes, tensors.sizes_of(x)[1:-1], sums)
-    if i is not None:
-        return _signal_by_loop(x, kernel, bias, axes, size, i, sums + 1)
+    loops = _loops(kernel, axes, tensors.sizes_of(x)[1:-1])
+    if loops:
+        return _signal_by_loops(x, kernel, bias, axes, size, loops)
     return sum_of_patches(x, kernel, bias, axes, size)
 
 
 def sum_of_patches(x, kernel, bias, axes, size):
-    """The same, where all blocks may exist at once."""
+    """The same, where all blocks exist at once."""
     order = _longest_first(tensors.sizes_of(x)[1:-1])
     columns = tensors.product(x, blocks.matrix(kernel, axes, order), transposed=True)
     if bias is not None:
@@ -149,62 +149,105 @@ def _cell(axes):
     return [axis.cell for axis in axes]
 
 
-def _axis_of_loop(kernel, axes, grid, sums):
-    """The axis along which jax loops over blocks; `None` where all blocks may exist at once.
+def _spare(x, axes, grid):
+    """The cells that no patch uses. They stay, because all cells divide over devices evenly."""
+    sizes = zip(axes, tensors.sizes_of(x)[1:-1], grid)
+    return [max(0, n // a.stride - g) if geometry.is_constant(n) else 0 for a, n, g in sizes]
+
+
+def _loops(kernel, axes, grid):
+    """The axes along which jax loops over blocks; none where all blocks may exist at once.
 
     XLA makes all blocks of all patches before it multiplies or adds them. A loop makes those of one
-    block along an axis at a time. `sums` is the number of loops around this one, each of which
-    holds a sum of the size of the result.
+    block along an axis at a time, and holds a sum. Loops within it add to the same sum.
     """
     if keras.backend.backend() != "jax" or not all(map(geometry.is_constant, grid)):
-        return None
+        return []
     *_, signal, token = kernel.shape
     cell = signal * math.prod([axis.stride for axis in axes])
-    if math.prod(kernel.shape[:-1]) <= LOOPS_ABOVE * (token + cell) - sums * cell:
-        return None
-    return next((i for i in _longest_first(grid) if axes[i].blocks > 1), None)
+    numbers, loops = math.prod(kernel.shape[:-1]), []
+    for i in _longest_first(grid):
+        most = LOOPS_FROM * (token + cell) - (cell if loops else 0)
+        if axes[i].blocks > 1 and numbers >= most:
+            loops.append(i)
+            numbers = numbers // axes[i].patch * axes[i].width
+    return loops
 
 
-def _tokens_by_loop(x, kernel, axes, grid, i, spare, sums):
-    """The product with one block along axis `i` after another, added up."""
-    axis, size, length = axes[i], x.shape[1 + i], (grid[i] + spare) * axes[i].stride
-    around, (before, _) = max(size, length), axis.reach(axis.unused(size))
+def _tokens_by_loops(x, kernel, axes, grid, loops):
+    """The product with one block along each axis of `loops` after another, added up."""
+    spare = _spare(x, axes, grid)
+    axes_of_block = blocks.axes_of_one(axes, loops, spare)
+    length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
+    around = [max(ends) for ends in zip(x.shape[1:-1], length)]
+    before = [axis.reach(axis.unused(n))[0] for axis, n in zip(axes, x.shape[1:-1])]
 
-    def step(carry, block):
-        (ring, total), (n, part) = carry, block
-        inside = _inside(n, axis, before, around, len(axes) - i)
-        piece = tensors.to_length(ops.where(inside, ring, 0), i, length)
-        tokens = product_tokens(piece, part, blocks.axes_of_one(axes, i, spare), grid, sums)
-        return (tensors.roll(ring, i, -axis.width), total + tensors.cast(tokens, total.dtype)), None
+    def add(ring, total, kernel, loops, masks):
+        """The ring, rolled on, and the sum with the blocks of the kernel."""
+        if not loops:
+            piece = ring
+            for i, inside in masks.items():
+                piece = tensors.to_length(ops.where(inside, piece, 0), i, length[i])
+            tokens = product_of_patches(piece, kernel, axes_of_block, grid)
+            return ring, total + tensors.cast(tokens, total.dtype)
+        i, *others = loops
 
-    ring = tensors.roll(tensors.to_length(x, i, around), i, before)
+        def step(carry, block):
+            n, part = block
+            inside = _inside(n, axes[i], before[i], around[i], len(axes) - i)
+            ring, total = add(*carry, part, others, masks | {i: inside})
+            for j in others[:1]:  # back to where it was before the loop within
+                ring = tensors.roll(ring, j, axes[j].blocks * axes[j].width)
+            return (tensors.roll(ring, i, -axes[i].width), total), None
+
+        parts = ops.arange(axes[i].blocks), blocks.along(kernel, i, axes[i])
+        return ops.scan(step, (ring, total), parts)[0]
+
+    ring = x
+    for i in loops:
+        ring = tensors.roll(tensors.to_length(ring, i, around[i]), i, before[i])
     zeros = ops.zeros((x.shape[0], *grid, kernel.shape[-1]), tensors.dtype_of_sums(x))
-    parts = ops.arange(axis.blocks), blocks.along(kernel, i, axis)
-    (_, total), _ = ops.scan(step, (ring, zeros), parts)
-    return total
+    return add(ring, zeros, kernel, loops, {})[1]
 
 
-def _signal_by_loop(x, kernel, bias, axes, size, i, sums):
-    """The sum of one block along axis `i` after another, from the last to the first."""
+def _signal_by_loops(x, kernel, bias, axes, size, loops):
+    """The sum of one block along each axis of `loops` after another, from the last to the first."""
     batch, *grid, _ = x.shape
-    axis, arrays = axes[i], [kernel] if bias is None else [kernel, bias]
     size = [axis.size(n) if m is None else m for axis, n, m in zip(axes, grid, size)]
-    size_of_block = [None if j == i else n for j, n in enumerate(size)]
-    around, (before, _) = max(size[i], grid[i] * axis.stride), axis.reach(axis.unused(size[i]))
+    axes_of_block = blocks.axes_of_one(axes, loops, [0] * len(axes))
+    size_of_block = [None if i in loops else n for i, n in enumerate(size)]
+    around = [
+        max(n, g * a.stride) if i in loops else n
+        for i, (n, g, a) in enumerate(zip(size, grid, axes))
+    ]
+    before = [axis.reach(axis.unused(n))[0] for axis, n in zip(axes, size)]
 
-    def step(total, block):
-        n, part, *biases = block
-        bias = biases[0] if biases else None
-        piece = product_signal(x, part, bias, blocks.axes_of_one(axes, i), size_of_block, sums)
-        inside = _inside(n, axis, before, around, len(axes) - i)
-        piece = ops.where(inside, tensors.cast(tensors.to_length(piece, i, around), total.dtype), 0)
-        return tensors.roll(total, i, axis.width) + piece, None
+    def add(total, arrays, loops, masks):
+        """The sum with the blocks of the arrays, a kernel and perhaps a bias."""
+        if not loops:
+            kernel, bias = (*arrays, None)[:2]
+            piece = sum_of_patches(x, kernel, bias, axes_of_block, size_of_block)
+            for i, inside in masks.items():
+                piece = ops.where(inside, tensors.to_length(piece, i, around[i]), 0)
+            return total + tensors.cast(piece, total.dtype)
+        i, *others = loops
 
-    shape = [around if j == i else n for j, n in enumerate(size)]
-    zeros = ops.zeros((batch, *shape, kernel.shape[-2]), tensors.dtype_of_sums(x))
-    parts = ops.arange(axis.blocks), *(blocks.along(array, i, axis) for array in arrays)
-    total, _ = ops.scan(step, zeros, parts, reverse=True)
-    return tensors.to_length(tensors.roll(total, i, -before), i, size[i])
+        def step(total, block):
+            n, *parts = block
+            inside = _inside(n, axes[i], before[i], around[i], len(axes) - i)
+            total = tensors.roll(total, i, axes[i].width)
+            for j in others[:1]:  # where the loop within rolls it on from
+                total = tensors.roll(total, j, -axes[j].blocks * axes[j].width)
+            return add(total, parts, others, masks | {i: inside}), None
+
+        parts = ops.arange(axes[i].blocks), *(blocks.along(array, i, axes[i]) for array in arrays)
+        return ops.scan(step, total, parts, reverse=True)[0]
+
+    zeros = ops.zeros((batch, *around, kernel.shape[-2]), tensors.dtype_of_sums(x))
+    total = add(zeros, [kernel] if bias is None else [kernel, bias], loops, {})
+    for i in loops:
+        total = tensors.to_length(tensors.roll(total, i, -before[i]), i, size[i])
+    return total
 
 
 def _inside(n, axis, before, around, after):
