@@ -1,4 +1,4 @@
-"""Patches in blocks: parts of a patch, at most one stride wide, so that those of all patches tile.
+"""Patches in blocks: parts of a patch, at most one stride wide, so none overlaps the next patch's.
 
 A signal is seen as cells, one stride long, one for each token and perhaps a few more. A block of
 all patches fills the beginning of each cell.
@@ -60,11 +60,10 @@ def taps(kernel, axes, width, order=None):
 
 
 def along(array, i, axis):
-    """(*patch, ...) -> (blocks, *patch of one block, ...); zeros fill up the last block."""
-    shape, zeros = array.shape, [(0, 0)] * len(array.shape)
+    """The blocks along axis `i` of a kernel or a bias; zeros fill up the last one."""
+    zeros = [(0, 0)] * len(array.shape)
     zeros[i] = 0, axis.blocks * axis.width - axis.patch
-    split = (*shape[:i], axis.blocks, axis.width, *shape[i + 1 :])
-    return ops.moveaxis(ops.reshape(tensors.pad(array, zeros), split), i, 0)
+    return ops.split(tensors.pad(array, zeros), axis.blocks, axis=i)
 
 
 def axes_of_one(axes, loops, spare):
@@ -76,9 +75,9 @@ def axes_of_one(axes, loops, spare):
     return found
 
 
-def cell_edge(direction, axis, size, more, start=0):
-    """The edge of one cell per token and `more`, from `start` positions into the first patch on."""
-    return direction(axis, size, start, axis.patch - start - (1 + more) * axis.stride)
+def cell_edge(direction, axis, size, extra, start=0):
+    """The edge of cells, one per token and `extra` ones, from `start` into the first patch on."""
+    return direction(axis, size, start, axis.patch - start - (1 + extra) * axis.stride)
 
 
 def split(columns, axes, order):
@@ -90,7 +89,7 @@ def split(columns, axes, order):
 
 def depth_to_space(cells, axes, width):
     """(batch, *grid, prod(width) * signal) -> (batch, *grid * stride, signal)."""
-    d, batch, grid = len(axes), tensors.batch_of(cells), tensors.sizes_of(cells)[1:-1]
+    d, batch, grid = len(axes), tensors.batch_of(cells), tensors.shape_of(cells)[1:-1]
     *outer, last = width
     signal = cells.shape[-1] // (math.prod(outer) * last)
     y = ops.reshape(cells, (batch, *grid, *outer, last * signal))

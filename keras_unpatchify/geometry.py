@@ -64,14 +64,14 @@ class Axis(NamedTuple):
         return self.patch % self.width == 0
 
     @property
-    def cell(self) -> int:
+    def in_cell(self) -> int:
         """The positions of a patch that lie in its first cell, which is one stride long."""
         return min(self.patch, self.stride)
 
     @property
     def whole(self) -> bool:
-        """Whether a patch fills all of its cells equally, so that its blocks are cells."""
-        return self.patch == self.blocks * self.cell
+        """Whether a patch fills each of its cells to the same width."""
+        return self.patch == self.blocks * self.in_cell
 
     @property
     def tiles(self) -> bool:
@@ -86,19 +86,17 @@ class Axis(NamedTuple):
         """The positions from the start of the first patch to the end of the last."""
         return (grid - 1) * self.stride + self.patch
 
-    def lowest(self, grid: int) -> int:
-        """The size of the smallest signal of a grid, at least 1."""
-        return max((grid - 1) * self.stride + self.shortest, 1)
-
-    def highest(self, grid: int) -> int:
+    def largest(self, grid: int) -> int:
         """The size of the largest signal of a grid."""
         return grid * self.stride + self.shortest - 1
 
+    def smallest(self, grid: int) -> int:
+        """The size of the smallest signal of a grid, at least 1."""
+        return max(self.largest(grid) - self.stride + 1, 1)
+
     def size(self, grid: Size) -> Size:
         """The size of a grid's signal where no other is asked for."""
-        if self.padding == "same":
-            return grid * self.stride
-        return (grid - 1) * self.stride + self.shortest
+        return (grid - 1) * self.stride + self.shortest + self.unused(None)
 
     def unused(self, size: Size | None) -> Size:
         """The positions of a signal after its last patch; `None` is the default size."""
@@ -171,6 +169,16 @@ def _edge(axis: Axis, size: Size | None, added: Callable[[Size, Size], Pair]) ->
     most = [added(*axis.reach(bound)) for bound in bounds]
     zeros = tuple(max(0, *ends) for ends in zip(*most))
     return Edge(zeros, (zeros[0] - positions[0], zeros[1] - positions[1]))
+
+
+def overlapping(axes: Sequence[Axis]) -> bool:
+    """Whether patches overlap."""
+    return any(axis.blocks > 1 for axis in axes)
+
+
+def tiling(axes: Sequence[Axis]) -> bool:
+    """Whether patches lie side by side, without overlaps and gaps."""
+    return all(axis.tiles for axis in axes)
 
 
 def make_axes(
@@ -296,7 +304,7 @@ def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Sequence[Size] | No
             "The grid must have at least one token along each axis. "
             f"Received: grid shape={as_text(grid)}"
         )
-    ranges = [_sizes_of(axis, n) for axis, n in zip(axes, grid)]
+    ranges = [_size_range(axis, n) for axis, n in zip(axes, grid)]
     if any(low > high for low, high in ranges):
         raise ValueError(
             "The padding must leave at least one position of the signal. "
@@ -317,17 +325,17 @@ def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Sequence[Size] | No
     return size
 
 
-def _sizes_of(axis: Axis, grid: Size) -> tuple[int | float, int | float]:
+def _size_range(axis: Axis, grid: Size) -> tuple[int | float, int | float]:
     """The smallest and the largest signal of a grid."""
-    return (axis.lowest(grid), axis.highest(grid)) if is_static(grid) else (1, math.inf)
+    return (axis.smallest(grid), axis.largest(grid)) if is_static(grid) else (1, math.inf)
 
 
-def number_of(grid: Shape) -> Size:
+def token_count(grid: Shape) -> Size:
     """The number of tokens of a grid; `None` where one of its sizes is `None`."""
     return None if None in grid else math.prod(grid)
 
 
-def check_number(grid: Shape, tokens: Size) -> None:
+def check_token_count(grid: Shape, tokens: Size) -> None:
     """Checks the number of tokens of a sequence, where it and its grid are known."""
     if all(map(is_static, (*grid, tokens))) and tokens != math.prod(grid):
         raise ValueError(
@@ -385,10 +393,11 @@ def is_static(size: Size) -> bool:
 
 
 def is_constant(size: Size) -> bool:
-    """Whether a size is an int that holds for all calls of what a compiler makes of this one.
+    """Whether a size is a plain int, the same in every call of a compiled function.
 
-    PyTorch's compiler traces with ints for several sizes at once; those do not tell their class.
-    Arithmetic on them that branches takes minutes to trace, and is compiled again for each branch.
+    PyTorch's compiler traces with symbolic ints, which stand for several sizes. They are instances
+    of `int`, but not of this class alone. Arithmetic that branches on them takes minutes to trace,
+    and is compiled again for each branch.
     """
     return size.__class__ is int
 

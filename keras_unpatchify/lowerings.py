@@ -8,17 +8,17 @@ A lowering is two functions, which are adjoint to each other without a bias:
 The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch adds,
 `(*patch, signal)`. A size of `None` is the default size along its axis.
 
-- `native` (`"conv_transpose"`) is the backend's convolution with the whole patch.
-- `product` (`"matmul"`) is a matrix product with whole patches. For a signal, it cuts the patches
-  into blocks, at most one stride wide, and adds them up at their places, axis by axis. On jax, it
-  loops over blocks where they have many numbers.
+- `conv_transpose` is the backend's convolution with the whole patch.
+- `matmul` is a matrix product with whole patches. For a signal, it cuts the patches into blocks, at
+  most one stride wide, and adds them up at their places, axis by axis. On jax, it loops over blocks
+  where they have many numbers.
 - `subpixel` sees the signal as cells, one stride long. It is a convolution of stride 1 over cells,
   whose channels are the positions in a cell (Shi et al., "Is the deconvolution layer the same as a
   convolutional layer?", 2016).
 
-None of them merges an axis of the grid or of the signal with another axis or with the batch, except
-`product` on TensorFlow. If a signal is divided over devices along an axis, `product` therefore
-keeps it divided. The backend's convolutions may gather it.
+None of them merges two axes of the grid, two of the signal, or one of these with the batch, except
+`matmul` on TensorFlow. If a signal is divided over devices along an axis, `matmul` therefore keeps
+it divided. The backend's convolutions may gather it.
 """
 
 import math
@@ -41,15 +41,15 @@ class Lowering(NamedTuple):
     signal: Callable
 
 
-def native_tokens(x, kernel, axes, grid):
+def conv_transpose_tokens(x, kernel, axes, grid):
     """The backend's strided convolution."""
-    size = tensors.sizes_of(x)[1:-1]
+    size = tensors.shape_of(x)[1:-1]
     edges = [geometry.to_patches(axis, n) for axis, n in zip(axes, size)]
     x = tensors.fit(x, edges, [axis.natural(n) for axis, n in zip(axes, grid)])
     return tensors.convolution(x, kernel, [axis.stride for axis in axes], grid)
 
 
-def native_signal(x, kernel, bias, axes, size):
+def conv_transpose_signal(x, kernel, bias, axes, size):
     """The backend's transposed convolution, from the first patch to the last, then made to fit."""
     strides = [axis.stride for axis in axes]
     if all(map(_crops_itself, axes, size)):
@@ -60,9 +60,9 @@ def native_signal(x, kernel, bias, axes, size):
     return _add_patch_bias(y, x, bias, axes, size)
 
 
-def product_tokens(x, kernel, axes, grid):
+def matmul_tokens(x, kernel, axes, grid):
     """The product with all blocks of a patch."""
-    loops = _loops(kernel, axes, grid)
+    loops = _loops(x, kernel, axes, grid)
     if loops:
         return _tokens_by_loops(x, kernel, axes, grid, loops)
     return product_of_patches(x, kernel, axes, grid)
@@ -70,19 +70,21 @@ def product_tokens(x, kernel, axes, grid):
 
 def product_of_patches(x, kernel, axes, grid):
     """The same, where all blocks exist at once, side by side."""
-    size, spare = tensors.sizes_of(x)[1:-1], _spare(x, axes, grid)
+    size, spare = tensors.shape_of(x)[1:-1], _spare(x, axes, grid)
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
     columns, order = [], range(len(axes))
     for start, width in blocks.of_patch(axes, order):
-        edges = [blocks.cell_edge(geometry.to_patches, *of) for of in zip(axes, size, spare, start)]
+        edges = [
+            blocks.cell_edge(geometry.to_patches, *args) for args in zip(axes, size, spare, start)
+        ]
         cells = tensors.fit(x, edges, length)
         columns.append(blocks.space_to_depth(cells, axes, grid, spare, width))
     return tensors.product_side_by_side(columns, blocks.matrix(kernel, axes, order))
 
 
-def product_signal(x, kernel, bias, axes, size):
+def matmul_signal(x, kernel, bias, axes, size):
     """The sum of all blocks of all patches, each moved to its place."""
-    loops = _loops(kernel, axes, tensors.sizes_of(x)[1:-1])
+    loops = _loops(x, kernel, axes, tensors.shape_of(x)[1:-1])
     if loops:
         return _signal_by_loops(x, kernel, bias, axes, size, loops)
     return sum_of_patches(x, kernel, bias, axes, size)
@@ -90,7 +92,7 @@ def product_signal(x, kernel, bias, axes, size):
 
 def sum_of_patches(x, kernel, bias, axes, size):
     """The same, where all blocks exist at once."""
-    order = _longest_first(tensors.sizes_of(x)[1:-1])
+    order = _longest_first(tensors.shape_of(x)[1:-1])
     columns = tensors.product(x, blocks.matrix(kernel, axes, order), transposed=True)
     if bias is not None:
         # (*patch, signal, 1) -> (prod(patch) * signal,)
@@ -101,10 +103,10 @@ def sum_of_patches(x, kernel, bias, axes, size):
 
 def subpixel_tokens(x, kernel, axes, grid):
     """The convolution over the cells of the signal."""
-    size = tensors.sizes_of(x)[1:-1]
-    more = [axis.blocks - 1 for axis in axes]
-    length = [g + n for g, n in zip(grid, more)]
-    edges = [blocks.cell_edge(geometry.to_patches, *of) for of in zip(axes, size, more)]
+    size = tensors.shape_of(x)[1:-1]
+    extra = [axis.blocks - 1 for axis in axes]
+    length = [g + n for g, n in zip(grid, extra)]
+    edges = [blocks.cell_edge(geometry.to_patches, *args) for args in zip(axes, size, extra)]
     x = tensors.fit(x, edges, [n * axis.stride for axis, n in zip(axes, length)])
     cells = blocks.space_to_depth(x, axes, length, [0] * len(axes), _cell(axes))
     return tensors.convolution(cells, blocks.taps(kernel, axes, _cell(axes)), 1, grid)
@@ -113,16 +115,16 @@ def subpixel_tokens(x, kernel, axes, grid):
 def subpixel_signal(x, kernel, bias, axes, size):
     """The transposed convolution to cells, whose channels are the signal."""
     cells = tensors.transposed_convolution(x, blocks.taps(kernel, axes, _cell(axes)), 1)
-    more = [axis.blocks - 1 for axis in axes]
-    edges = [blocks.cell_edge(geometry.to_signal, *of) for of in zip(axes, size, more)]
+    extra = [axis.blocks - 1 for axis in axes]
+    edges = [blocks.cell_edge(geometry.to_signal, *args) for args in zip(axes, size, extra)]
     y = tensors.fit(blocks.depth_to_space(cells, axes, _cell(axes)), edges, size)
     return _add_patch_bias(y, x, bias, axes, size)
 
 
 # By the names of the argument `implementation`.
 LOWERINGS = {
-    "conv_transpose": Lowering(native_tokens, native_signal),
-    "matmul": Lowering(product_tokens, product_signal),
+    "conv_transpose": Lowering(conv_transpose_tokens, conv_transpose_signal),
+    "matmul": Lowering(matmul_tokens, matmul_signal),
     "subpixel": Lowering(subpixel_tokens, subpixel_signal),
 }
 
@@ -140,32 +142,35 @@ def _add_patch_bias(y, x, bias, axes, size):
     """Adds to the signal `y` of the tokens `x` what each patch adds."""
     if bias is None:
         return y
-    ones = ops.ones((1, *tensors.sizes_of(x)[1:-1], 1), x.dtype)
+    ones = ops.ones((1, *tensors.shape_of(x)[1:-1], 1), x.dtype)
     biases = sum_of_patches(ones, ops.expand_dims(bias, -1), None, axes, size)
     return y + tensors.cast(biases, y.dtype)
 
 
 def _cell(axes):
-    return [axis.cell for axis in axes]
+    return [axis.in_cell for axis in axes]
 
 
 def _spare(x, axes, grid):
     """The cells that no patch uses. They stay, because all cells divide over devices evenly."""
-    sizes = zip(axes, tensors.sizes_of(x)[1:-1], grid)
+    sizes = zip(axes, tensors.shape_of(x)[1:-1], grid)
     return [max(0, n // a.stride - g) if geometry.is_constant(n) else 0 for a, n, g in sizes]
 
 
-def _loops(kernel, axes, grid):
+def _loops(x, kernel, axes, grid):
     """The axes along which jax loops over blocks; none where all blocks may exist at once.
 
     XLA makes all blocks of all patches before it multiplies or adds them. A loop makes those of one
-    block along an axis at a time, and holds a sum. Loops within it add to the same sum.
+    block along an axis at a time, and holds a sum. Loops within it add to the same sum. Outside of
+    a trace there are no loops, because jax would compile them again at every call.
     """
     if keras.backend.backend() != "jax" or not all(map(geometry.is_constant, grid)):
         return []
+    if not any(map(tensors.is_traced, (x, kernel))):
+        return []
     *_, signal, token = kernel.shape
     cell = signal * math.prod([axis.stride for axis in axes])
-    numbers, loops = math.prod(kernel.shape[:-1]), []
+    numbers, loops = math.prod(kernel.shape[:-1]), list[int]()
     for i in _longest_first(grid):
         most = LOOPS_FROM * (token + cell) - (cell if loops else 0)
         if axes[i].blocks > 1 and numbers >= most:
@@ -182,12 +187,13 @@ def _tokens_by_loops(x, kernel, axes, grid, loops):
     around = [max(ends) for ends in zip(x.shape[1:-1], length)]
     before = [axis.reach(axis.unused(n))[0] for axis, n in zip(axes, x.shape[1:-1])]
 
-    def add(ring, total, kernel, loops, masks):
+    def add(carry, kernel, loops, masks):
         """The ring, rolled on, and the sum with the blocks of the kernel."""
         if not loops:
+            ring, total = carry
             piece = ring
             for i, inside in masks.items():
-                piece = tensors.to_length(ops.where(inside, piece, 0), i, length[i])
+                piece = tensors.to_length(tensors.zero_outside(inside, piece), i, length[i])
             tokens = product_of_patches(piece, kernel, axes_of_block, grid)
             return ring, total + tensors.cast(tokens, total.dtype)
         i, *others = loops
@@ -195,19 +201,19 @@ def _tokens_by_loops(x, kernel, axes, grid, loops):
         def step(carry, block):
             n, part = block
             inside = _inside(n, axes[i], before[i], around[i], len(axes) - i)
-            ring, total = add(*carry, part, others, masks | {i: inside})
+            ring, total = add(carry, part, others, masks | {i: inside})
             for j in others[:1]:  # back to where it was before the loop within
                 ring = tensors.roll(ring, j, axes[j].blocks * axes[j].width)
             return (tensors.roll(ring, i, -axes[i].width), total), None
 
-        parts = ops.arange(axes[i].blocks), blocks.along(kernel, i, axes[i])
-        return ops.scan(step, (ring, total), parts)[0]
+        parts = ops.stack(blocks.along(kernel, i, axes[i]))
+        return ops.scan(step, carry, [ops.arange(0, axes[i].blocks), parts])[0]
 
     ring = x
     for i in loops:
         ring = tensors.roll(tensors.to_length(ring, i, around[i]), i, before[i])
     zeros = ops.zeros((x.shape[0], *grid, kernel.shape[-1]), tensors.dtype_of_sums(x))
-    return add(ring, zeros, kernel, loops, {})[1]
+    return add((ring, zeros), kernel, loops, {})[1]
 
 
 def _signal_by_loops(x, kernel, bias, axes, size, loops):
@@ -228,7 +234,7 @@ def _signal_by_loops(x, kernel, bias, axes, size, loops):
             kernel, bias = (*arrays, None)[:2]
             piece = sum_of_patches(x, kernel, bias, axes_of_block, size_of_block)
             for i, inside in masks.items():
-                piece = ops.where(inside, tensors.to_length(piece, i, around[i]), 0)
+                piece = tensors.zero_outside(inside, tensors.to_length(piece, i, around[i]))
             return total + tensors.cast(piece, total.dtype)
         i, *others = loops
 
@@ -240,8 +246,9 @@ def _signal_by_loops(x, kernel, bias, axes, size, loops):
                 total = tensors.roll(total, j, -axes[j].blocks * axes[j].width)
             return add(total, parts, others, masks | {i: inside}), None
 
-        parts = ops.arange(axes[i].blocks), *(blocks.along(array, i, axes[i]) for array in arrays)
-        return ops.scan(step, total, parts, reverse=True)[0]
+        # Exporters lack loops in reverse, and `ops.flip` moves more of a divided signal.
+        parts = [ops.stack(blocks.along(array, i, axes[i])[::-1]) for array in arrays]
+        return ops.scan(step, total, [ops.arange(axes[i].blocks - 1, -1, -1), *parts])[0]
 
     zeros = ops.zeros((batch, *around, kernel.shape[-2]), tensors.dtype_of_sums(x))
     total = add(zeros, [kernel] if bias is None else [kernel, bias], loops, {})
@@ -256,7 +263,7 @@ def _inside(n, axis, before, around, after):
     A ring is a signal whose ends meet. What lies outside would come in again at the other end. The
     shape is `(around, 1, ..., 1)`, with `after` axes of 1.
     """
-    position = ops.arange(around)
+    position = ops.arange(0, around)
     in_patch = n * axis.width + position % axis.stride
     in_signal = n * axis.width + position - before
     inside = (in_patch < axis.patch) & (in_signal >= 0) & (in_signal < around)
@@ -288,7 +295,7 @@ def _add_along(i, pieces, axes, size):
     axis, total = axes[i], None
     for n, piece in enumerate(pieces):
         edge = blocks.cell_edge(geometry.to_signal, axis, size[i], 0, n * axis.width)
-        piece = tensors.fit_along(i, piece, edge, size[i])
+        piece = tensors.fit_along(piece, i, edge, size[i])
         if axis.blocks > 1:
             piece = tensors.cast(piece, tensors.dtype_of_sums(piece))
         total = piece if total is None else total + piece

@@ -15,7 +15,7 @@ from keras import ops
 from keras_unpatchify import geometry
 from keras_unpatchify.geometry import Axis, Padding, PerAxis, Shape, Size
 from keras_unpatchify.lowerings import LOWERINGS, Lowering, sum_of_patches
-from keras_unpatchify.tensors import batch_of, cast, is_narrow, sizes_of
+from keras_unpatchify.tensors import batch_of, cast, shape_of, tokens_are_wide
 
 # A tensor of the backend, or what Keras converts to one.
 Tensor = Any
@@ -29,9 +29,9 @@ OVERLAPS = ("sum", "mean")
 class Problem(NamedTuple):
     """What "auto" looks at."""
 
-    to_tokens: bool  # whether it is that of `patchify`
+    to_tokens: bool  # `patchify`, rather than `unpatchify`
     overlapping: bool
-    whole: bool  # whether patches overlap, by whole strides
+    whole: bool  # patches overlap, and fill each of their cells to the same width
     signal: int  # channels
     token: int  # channels
     columns: int  # numbers in a patch: its positions times the signal channels
@@ -45,10 +45,10 @@ class Problem(NamedTuple):
         return self.work is not None and 0 < self.work < 2**18
 
     @property
-    def narrow(self) -> bool:
-        """Whether tokens are much wider than patches, which tile."""
+    def wide_tokens(self) -> bool:
+        """Whether patches tile, and tokens are much wider than they are."""
         tiling = not self.overlapping and not self.gaps
-        return tiling and is_narrow(self.columns, self.token)
+        return tiling and tokens_are_wide(self.columns, self.token)
 
     @property
     def ratio(self) -> float:
@@ -70,7 +70,7 @@ AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     ("subpixel", TORCH, lambda p: p.whole and p.token < 8 * p.columns),
     ("subpixel", TENSORFLOW, lambda p: p.whole and p.token < p.columns),
     # On jax, the gradient of a native 3D convolution takes minutes to compile for a CPU.
-    ("conv_transpose", JAX, lambda p: p.to_tokens and p.narrow and p.rank < 3),
+    ("conv_transpose", JAX, lambda p: p.to_tokens and p.wide_tokens and p.rank < 3),
 )
 
 
@@ -110,7 +110,7 @@ def patchify(
     _check_bias(bias, [(token,)])
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), signal)
-    batch, *size, _ = sizes_of(x)
+    batch, *size, _ = shape_of(x)
     grid = geometry.grid_shape(axes, size)
     lowering = _lowering(implementation, axes, signal, token, (batch, *grid), to_tokens=True)
     y = lowering.tokens(x, kernel, axes, grid)
@@ -157,7 +157,7 @@ def unpatchify(
     geometry.one_of("overlap", overlap, OVERLAPS)
     x, kernel, bias = _tensors(x, kernel, bias)
     geometry.check_input(x.shape, len(axes), token)
-    batch, *grid, _ = sizes_of(x)
+    batch, *grid, _ = shape_of(x)
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
     lowering = _lowering(implementation, axes, signal, token, (batch, *grid), to_tokens=False)
@@ -167,7 +167,7 @@ def unpatchify(
         asked, x = size, _compare_grid(x, axes, grid, size)
     patch_bias = _patch_bias(bias, lowering, axes, asked, signal)
     y = lowering.signal(x, kernel, patch_bias, axes, asked)
-    if overlap == "mean" and _overlapping(axes):
+    if overlap == "mean" and geometry.overlapping(axes):
         y = y / _coverage(axes, grid, size, y.dtype)
     if bias is not None and patch_bias is None:
         y = _add_bias(y, bias)
@@ -177,7 +177,7 @@ def unpatchify(
 def to_sequence(x: Tensor) -> Tensor:
     """Tokens of a grid as a sequence, row by row: (batch, tokens, token)."""
     *_, channels = x.shape
-    return ops.reshape(x, (batch_of(x), math.prod(sizes_of(x)[1:-1]), channels))
+    return ops.reshape(x, (batch_of(x), math.prod(shape_of(x)[1:-1]), channels))
 
 
 def to_grid(x: Tensor, grid: Shape) -> Tensor:
@@ -223,7 +223,7 @@ def _lowering(
     """The lowering with that name; `tokens` is `(batch, *grid)`."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        overlapping = _overlapping(axes)
+        overlapping = geometry.overlapping(axes)
         columns = signal * math.prod([axis.patch for axis in axes])
         known = all(map(geometry.is_constant, tokens))
         problem = Problem(
@@ -250,10 +250,6 @@ def choose(problem: Problem) -> str:
     return "matmul"
 
 
-def _overlapping(axes):
-    return any(axis.blocks > 1 for axis in axes)
-
-
 def _compare_grid(x, axes, grid, size):
     """Lets the backend compare the grid with that of the size at run time, if one is unknown."""
     if all(map(geometry.is_static, (*grid, *size))):
@@ -273,7 +269,7 @@ def _patch_bias(bias, lowering, axes, size, signal):
     """What each patch adds, `(*patch, signal)`; `None` if the bias is added at the end."""
     if bias is None or len(bias.shape) > 1:
         return bias
-    if lowering is not LOWERINGS["matmul"] or not all(axis.tiles for axis in axes):
+    if lowering is not LOWERINGS["matmul"] or not geometry.tiling(axes):
         return None
     edges = [geometry.to_signal(axis, n) for axis, n in zip(axes, size)]
     if any(any(edge.zeros) for edge in edges):

@@ -172,7 +172,7 @@ class Patchify(PatchLayer):
         geometry.check_input(shape, self.data_dim, self.channels)
         batch, *size, _ = shape
         grid = geometry.grid_shape(self.axes, size)
-        tokens = (geometry.number_of(grid),) if self.sequence else grid
+        tokens = (geometry.token_count(grid),) if self.sequence else grid
         return (batch, *tokens, self.out_features)
 
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:

@@ -1,7 +1,8 @@
 """Tensors on every backend: their sizes, zeros and cuts at their ends, products and convolutions.
 
-Tensors are channels last, `(batch, *size, channels)`. Where the backends differ, in what they can
-do or in how long they take, it is said and settled here.
+Tensors are channels last, `(batch, *size, channels)`. What differs between backends, in results or
+in speed, is handled here. Two rules also ask for the backend: when to loop (`lowerings.py`), and
+which lowering "auto" takes (`ops.py`).
 """
 
 import itertools
@@ -16,21 +17,26 @@ from keras_unpatchify import geometry
 HALF_PRECISIONS = ("float16", "bfloat16")
 
 
-def sizes_of(x):
+def shape_of(x):
     """The shape of a tensor; sizes that are known only at run time are scalars of the backend."""
     shape = tuple(x.shape)
     return ops.shape(x) if None in shape else shape
 
 
 def batch_of(x: Any, *more: geometry.Size) -> geometry.Size:
-    """The size of the batch for a reshape: -1 where no other size, of `x` or `more`, is unknown.
+    """The size of the batch for a reshape: -1 if it is the only unknown size, of `x` and `more`.
 
     A batch of 1 counts as unknown, because exporters trace with it and mean any batch. Where
     another size is unknown, none is inferred: PyTorch's symbolic shapes would make it a quotient.
     """
-    batch, *others = sizes_of(x)
-    only = all(map(geometry.is_static, (*others, *more)))
-    return -1 if only and (not geometry.is_static(batch) or batch == 1) else batch
+    batch, *others = shape_of(x)
+    others_known = all(map(geometry.is_static, (*others, *more)))
+    return -1 if others_known and (not geometry.is_static(batch) or batch == 1) else batch
+
+
+def is_traced(x):
+    """Whether a tensor of jax stands for values that are not there yet, as under `jax.jit`."""
+    return not hasattr(x, "block_until_ready")
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -44,8 +50,8 @@ def dtype_of_sums(x):
     return "float32" if half else x.dtype
 
 
-def is_narrow(columns: int, token: int) -> bool:
-    """Whether patches of so many numbers are small, and their tokens much wider."""
+def tokens_are_wide(columns: int, token: int) -> bool:
+    """Whether a patch has few numbers, and its token at least four times as many channels."""
     return columns < 256 and 4 * columns <= token
 
 
@@ -53,18 +59,18 @@ def product(x, matrix, transposed=False):
     """(batch, *grid, channels) times (channels, others), which may be transposed."""
     backend = keras.backend.backend()
     if backend == "jax":
-        if not transposed and is_narrow(*matrix.shape):
-            # The same, but for the gradient of the matrix XLA transposes `x`, not the wider tokens.
+        if not transposed and tokens_are_wide(*matrix.shape):
+            # The same product. Its gradient for the matrix transposes `x`, not the wider tokens.
             tap = ops.reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
             return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
-        # The gradient of a loop would keep a copy of a matrix that is transposed before.
+        # If the matrix were transposed first, the gradient of a loop would keep a copy of it.
         return cast(ops.tensordot(x, matrix, axes=(-1, int(transposed))), x.dtype)
     if transposed:
         matrix = ops.transpose(matrix)
     if backend == "tensorflow":
         # TensorFlow's gradient of a batched product has a matrix for each example and row.
         y = ops.reshape(x, (-1, x.shape[-1])) @ matrix
-        return ops.reshape(y, (batch_of(x), *sizes_of(x)[1:-1], matrix.shape[-1]))
+        return ops.reshape(y, (batch_of(x), *shape_of(x)[1:-1], matrix.shape[-1]))
     # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
     return cast(x @ matrix, x.dtype)
 
@@ -91,11 +97,9 @@ def convolution(x, kernel, strides, grid):
 
 
 def transposed_convolution(x, kernel, strides, padding="valid"):
-    """(batch, *grid, token) -> (batch, *natural size, signal), or *grid * stride for "same"."""
-    more = 0 if padding == "valid" else None
-    return ops.conv_transpose(
-        x, kernel, strides, padding=padding, output_padding=more, data_format="channels_last"
-    )
+    """(batch, *grid, token) -> (batch, *size, signal): the natural size, or that of "same"."""
+    output_padding = 0 if padding == "valid" else None
+    return ops.conv_transpose(x, kernel, strides, padding, output_padding, "channels_last")
 
 
 def split(x, widths):
@@ -106,7 +110,7 @@ def split(x, widths):
         return ops.split(x, len(widths), axis=-1)
     ends = list(itertools.accumulate(widths))
     if keras.backend.backend() == "torch":
-        # PyTorch's compiler takes the places of `ops.split` for data that it does not know.
+        # PyTorch's compiler treats the places of `ops.split` as unknown data.
         return [x[..., start:end] for start, end in itertools.pairwise([0, *ends])]
     return ops.split(x, ends[:-1], axis=-1)
 
@@ -120,13 +124,19 @@ def roll(x, i, by):
 
 def to_length(x, i, length):
     """The tensor cut, or filled up with zeros, at the end of an axis."""
-    more = length - x.shape[1 + i]
-    return fit_along(i, x, geometry.Edge((0, max(0, more)), (0, max(0, -more))), length)
+    missing = length - x.shape[1 + i]
+    edge = geometry.Edge((0, max(0, missing)), (0, max(0, -missing)))
+    return fit_along(x, i, edge, length)
 
 
-def fit_along(i, x, edge, size):
+def zero_outside(inside, x):
+    """The tensor with zeros where it is not `inside`."""
+    return ops.where(inside, x, ops.zeros((), x.dtype))  # exporters need zeros of the same dtype
+
+
+def fit_along(x, i, edge, size):
     """The tensor with the zeros and cuts of an edge along one axis, which is then `size` long."""
-    edges, sizes = [geometry.NO_EDGE] * (len(x.shape) - 2), list(sizes_of(x)[1:-1])
+    edges, sizes = [geometry.NO_EDGE] * (len(x.shape) - 2), list(shape_of(x)[1:-1])
     edges[i], sizes[i] = edge, size
     return fit(x, edges, sizes)
 
@@ -136,22 +146,22 @@ def fit(x, edges, size):
     if not all(geometry.is_constant(cut) for edge in edges for cut in edge.cuts):
         x = _pad_edges(x, edges)
         front = [edge.cuts[0] for edge in edges]
-        return ops.slice(x, (0, *front, 0), (sizes_of(x)[0], *size, x.shape[-1]))
+        return ops.slice(x, (0, *front, 0), (shape_of(x)[0], *size, x.shape[-1]))
     # Positions that are cut before zeros are added are neither stored nor moved between devices.
     long = [geometry.is_static(n) and sum(e.cuts) <= n for n, e in zip(x.shape[1:-1], edges)]
     return _pad_edges(_cut(x, edges), edges) if all(long) else _cut(_pad_edges(x, edges), edges)
 
 
 def pad(x, zeros):
-    """Adds as many zeros `(before, after)` each axis as `zeros` says."""
+    """The tensor with zeros at its ends; `zeros` has a pair `(before, after)` for each axis."""
     if not any(map(any, zeros)):
         return x
     if keras.backend.backend() != "torch":
         return ops.pad(x, zeros)
-    # `ops.pad` counts its calls, and PyTorch compiles a function again for every count.
+    # `ops.pad` numbers its calls, and PyTorch's compiler compiles again for each number.
     for axis, ends in enumerate(zeros):
         if any(ends):
-            shape = sizes_of(x)
+            shape = shape_of(x)
             before, after = (
                 [ops.zeros((*shape[:axis], n, *shape[axis + 1 :]), x.dtype)] if n else []
                 for n in ends
@@ -171,8 +181,8 @@ def _cut(x, edges):
     cuts = [edge.cuts for edge in edges]
     if keras.backend.backend() == "tensorflow":
         # TensorFlow's gradient of a plain slice takes as long as the rest of a training step.
-        size = [n - sum(cut) for n, cut in zip(sizes_of(x)[1:-1], cuts)]
+        size = [n - sum(cut) for n, cut in zip(shape_of(x)[1:-1], cuts)]
         start = [front for front, _ in cuts]
-        return ops.slice(x, (0, *start, 0), (sizes_of(x)[0], *size, x.shape[-1]))
+        return ops.slice(x, (0, *start, 0), (shape_of(x)[0], *size, x.shape[-1]))
     # The gradient of `ops.slice` on jax gathers a divided axis.
     return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]

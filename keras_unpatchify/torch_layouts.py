@@ -69,7 +69,7 @@ def own(axes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted("".join(axes)))
 
 
-def sizes_of(layer: Layer, axes: tuple[str, ...], weight: np.ndarray | None = None) -> Sizes:
+def letter_sizes(layer: Layer, axes: tuple[str, ...], weight: np.ndarray | None = None) -> Sizes:
     """The size of each letter; `in_features`, where the layer leaves it open, is the weight's."""
     sizes = dict(zip(own(axes), layer._kernel_shape(layer.channels)))
     for axis, entries in zip(axes, () if weight is None else weight.shape):

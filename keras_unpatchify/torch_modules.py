@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from keras_unpatchify import geometry
 from keras_unpatchify.torch_layouts import Layer
 from keras_unpatchify.unpatchify import Unpatchify
 
@@ -67,7 +68,7 @@ def differences(found: Found, layer: Layer, layout: str | None) -> Iterator[str]
         if layer.patch_size != (factor,) * layer.data_dim:
             patch = f"patch_size={layer.patch_size}"
             yield f"PixelShuffle has the factor {factor} where the layer has {patch}"
-    if layout == "conv" and getattr(layer, "overlap", "sum") == "mean" and _overlaps(layer):
+    if layout == "conv" and layer.overlap == "mean" and geometry.overlapping(layer.axes):
         yield f"{found} sums where patches overlap, the layer has overlap='mean'"
     if layout in ("conv", "pixel_shuffle") and found.kind in CONVOLUTIONS:
         yield from _arguments(found, layer, layout)
@@ -83,10 +84,6 @@ def _own_code(found: Found) -> Iterator[str]:
         steps = [type(step).__name__ for step in chain]
         if (name, steps) != ("weight", ["_WeightNorm"]):
             yield f"{found} has a {name} that is parametrized by {steps}, not by weight_norm alone"
-
-
-def _overlaps(layer: Layer) -> bool:
-    return any(s < k for k, s in zip(layer.patch_size, layer.stride))
 
 
 def _arguments(found: Found, layer: Layer, layout: str) -> Iterator[str]:
@@ -124,29 +121,15 @@ def _pads_of_module(module: Any) -> tuple[tuple[int, int], ...]:
     if module.padding == "valid":
         return ((0, 0),) * len(module.kernel_size)
     if module.padding == "same":  # of stride 1 only
-        return tuple(_halves(k - 1) for k in module.kernel_size)
+        return tuple(geometry.Axis(k, 1, "same").reach(0) for k in module.kernel_size)
     return tuple((p, p - more) for p, more in zip(module.padding, module.output_padding))
 
 
 def _pads_of_layer(layer: Layer) -> tuple[tuple[int, int] | None, ...]:
     """What the layer pads or crops at its default size; None where that depends on the size.
 
-    With "same", an Unpatchify turns a grid into `grid * stride` positions. The natural size is
-    `grid * stride + patch_size - stride`, so that it crops `patch_size - stride` for every grid.
-    A Patchify pads so that there are `ceil(size / stride)` tokens. That is `patch_size - 1` for
-    every size where the stride is 1, and nothing where the patch is 1; else it varies.
+    That is a Patchify with "same", unless the patch or the stride is 1.
     """
-    if layer.padding == "valid":
-        return ((0, 0),) * layer.data_dim
-    if layer.padding != "same":
-        return layer.padding
-    if isinstance(layer, Unpatchify):
-        return tuple(_halves(k - s) for k, s in zip(layer.patch_size, layer.stride))
-    axes = zip(layer.patch_size, layer.stride)
-    return tuple(_halves(k - 1) if 1 in (k, s) else None for k, s in axes)
-
-
-def _halves(total: int) -> tuple[int, int]:
-    """The smaller half before; a negative total, zeros at the end of a signal, is after."""
-    before = max(total, 0) // 2
-    return before, total - before
+    if isinstance(layer, Unpatchify) or layer.padding != "same":
+        return tuple(axis.reach(axis.unused(None)) for axis in layer.axes)
+    return tuple(axis.reach(0) if 1 in (axis.patch, axis.stride) else None for axis in layer.axes)

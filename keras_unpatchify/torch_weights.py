@@ -96,7 +96,7 @@ def load_torch_weights(
     weight = arrays.get(names["weight"][-1])
     layout = torch_layouts.name_of(matching, weight, layer.data_dim)
     candidates = [layouts[layout]] if layout else list(layouts.values())
-    sizes = torch_layouts.sizes_of(layer, candidates[0].weight, weight if layout else None)
+    sizes = torch_layouts.letter_sizes(layer, candidates[0].weight, weight if layout else None)
     dtype = _held_dtype(layer)
     problems = [
         *torch_sources.wrong_names(entries, prefix, names),
@@ -164,7 +164,7 @@ def to_torch_weights(
         )
     for problem in _wrong_stride(layer, layout):
         raise ValueError(f"{problem}. Received: layout={layout!r}. Use layout='conv'.")
-    sizes = torch_layouts.sizes_of(layer, chosen.weight)
+    sizes = torch_layouts.letter_sizes(layer, chosen.weight)
     arrays = {"weight": keras.ops.convert_to_numpy(layer.kernel)}
     if layer.use_bias:
         remedy = f"Use layout={'conv' if layer.use_bias is True else 'linear'!r}."
@@ -201,7 +201,7 @@ def _fit_bias(layer: Layer, bias: np.ndarray, shape: tuple[int, ...], remedy: st
     if bias.ndim == len(shape):
         return bias
     per_channel = bias.reshape(-1, bias.shape[-1])[0]
-    if layer.stride != layer.patch_size or (bias != per_channel).any():
+    if not geometry.tiling(layer.axes) or (bias != per_channel).any():
         raise ValueError(
             "A bias per channel does the same as one per position of the patch only where patches "
             f"tile and the latter is constant over the patch. Received: a bias of shape "
@@ -254,7 +254,7 @@ def _wrong_dtypes(layer: Layer, arrays: dict[str, np.ndarray], dtype: str) -> It
 
 
 def _wrong_stride(layer: Layer, layout: str | None) -> Iterator[str]:
-    if layout == "pixel_shuffle" and layer.stride != layer.patch_size:
+    if layout == "pixel_shuffle" and not geometry.tiling(layer.axes):
         yield (
             "PixelShuffle needs patches that tile, and the layer has "
             f"patch_size={layer.patch_size}, stride={layer.stride}"

@@ -17,8 +17,8 @@ class Unpatchify(PatchLayer):
     """Turns a grid of token embeddings back into a signal by one learned transposed convolution.
 
     Channels are last. Each token becomes a patch. Patches lie `stride` apart, and where they
-    overlap, they are summed. The values are those of `keras.ops.conv_transpose` plus a bias, on
-    every backend. With the same kernel the layer is the adjoint of `Patchify`. It replaces the
+    overlap, they are summed. The values are those of a transposed convolution plus a bias, the same
+    on every backend. With the same kernel the layer is the adjoint of `Patchify`. It replaces the
     linear head of a masked autoencoder (He et al., 2022) or a diffusion transformer (Peebles & Xie,
     2023), and PyTorch's `ConvTransposeNd`.
 
@@ -178,13 +178,12 @@ class Unpatchify(PatchLayer):
         """
         if not isinstance(patchify, Patchify):
             raise ValueError(f"`patchify` must be a Patchify. Received: patchify={patchify!r}")
-        tiles = all(axis.tiles for axis in patchify.axes)
         config = {
             "in_features": patchify.out_features,
             "out_features": patchify.channels,
             "data_dim": patchify.data_dim,
             "patch_size": patchify.patch_size,
-            "stride": None if tiles else patchify.stride,
+            "stride": None if geometry.tiling(patchify.axes) else patchify.stride,
             "bias": patchify.use_bias,
             "padding": patchify.padding,
             "sequence": patchify.sequence,
@@ -232,7 +231,8 @@ class Unpatchify(PatchLayer):
         return (*self.patch_size, self.out_features, in_features)
 
     def _bias_shape(self) -> Shape:
-        return self._kernel_shape(1)[:-1] if self.use_bias == "patch" else (self.out_features,)
+        patch = self.patch_size if self.use_bias == "patch" else ()
+        return (*patch, *super()._bias_shape())
 
     def compute_output_shape(self, x_shape: Shape, like_shape: Shape | None = None) -> Shape:
         """The shape of the signal of tokens, of the default size or that of `like`."""
@@ -280,7 +280,7 @@ class Unpatchify(PatchLayer):
                 "Pass one of them to the call."
             )
         grid = geometry.grid_shape(self.axes, target)
-        geometry.check_number(grid, x_shape[1])
+        geometry.check_token_count(grid, x_shape[1])
         return grid
 
     def _target(

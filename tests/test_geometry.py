@@ -23,8 +23,8 @@ grids = st.integers(1, 9)
 
 
 def a_size(data, axis, grid):
-    assume(axis.lowest(grid) <= axis.highest(grid))
-    return data.draw(st.integers(axis.lowest(grid), axis.highest(grid)))
+    assume(axis.smallest(grid) <= axis.largest(grid))
+    return data.draw(st.integers(axis.smallest(grid), axis.largest(grid)))
 
 
 @given(axes, st.integers(1, 60))
@@ -35,7 +35,9 @@ def test_the_grid_counts_the_patches(axis, size):
 
 @given(axes, grids)
 def test_the_sizes_of_a_grid_are_those_that_are_patched_into_it(axis, grid):
-    assert list(range(axis.lowest(grid), axis.highest(grid) + 1)) == reference.sizes_of(grid, *axis)
+    assert list(range(axis.smallest(grid), axis.largest(grid) + 1)) == reference.sizes_of(
+        grid, *axis
+    )
 
 
 @given(axes, grids)
@@ -63,7 +65,7 @@ def test_blocks_hold_a_patch_and_no_block_more(axis):
     assert axis.width <= axis.stride
     assert (axis.blocks - 1) * axis.width < axis.patch <= axis.blocks * axis.width
     assert axis.blocks == 1 or (axis.blocks - 1) * axis.stride < axis.patch
-    assert axis.cell <= axis.stride
+    assert axis.in_cell <= axis.stride
     assert axis.whole == (axis.patch < axis.stride or axis.patch % axis.stride == 0)
 
 

@@ -117,44 +117,45 @@ def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backe
     assert found == taken
 
 
-def looped(found):
-    """A loop that runs step by step on every backend, and records its number of steps."""
+@pytest.fixture
+def loops_of_jax(monkeypatch):
+    """The numbers of steps of loops that run step by step on every backend, as if jax traced."""
+    found = []
 
-    def scan(step, carry, blocks, reverse=False):
-        steps = range(blocks[1].shape[0])
-        found.append(len(steps))
-        for n in reversed(steps) if reverse else steps:
-            carry, _ = step(carry, (n, *(block[n] for block in blocks[1:])))
+    def scan(step, carry, parts):
+        found.append(parts[0].shape[0])
+        for n in range(found[-1]):
+            carry, _ = step(carry, [part[n] for part in parts])
         return carry, None
 
-    return scan
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(tensors, "is_traced", lambda x: True)
+    monkeypatch.setattr(K, "scan", scan)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("backend", "grid", "patch", "stride", "token", "loops"),
+    ("grid", "patch", "stride", "token", "loops"),
     [
-        ("jax", (3, 2), (6, 6), (3, 1), 9, [2]),  # 36 numbers are 3 * (9 + 3)
-        ("jax", (3, 2), (6, 6), (3, 1), 10, []),
-        ("jax", (2, 3), (6, 6), (3, 1), 8, [6]),
-        ("jax", (2, 2, 2), (8, 8, 4), (4, 1, 1), 1, [2, 8, 4]),
-        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 1, [2, 8]),  # 8 are less than 3 * (1 + 4) - 4
-        ("jax", (2, 3, 4), (2, 8, 8), (1, 2, 1), 1, [8, 4]),
-        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 19, [2]),  # 64 are less than 3 * (19 + 4) - 4
-        ("jax", (2, 2, 2), (8, 8, 2), (4, 1, 1), 18, [2, 8]),
-        ("jax", (2, 2, 2), (4, 8, 8), (4, 2, 1), 1, [4, 8]),  # the first axis has one block
-        ("jax", (2,), (64,), (4,), 1, [16]),
-        ("jax", (2, 2), (7, 4), (4, 1), 1, [2, 4]),
-        ("jax", (2, 2), (4, 7), (1, 4), 1, [4]),
-        ("torch", (3, 2), (8, 4), (4, 1), 1, []),
+        ((3, 2), (6, 6), (3, 1), 9, [2]),  # 36 numbers are 3 * (9 + 3)
+        ((3, 2), (6, 6), (3, 1), 10, []),
+        ((2, 3), (6, 6), (3, 1), 8, [6]),
+        ((2, 2, 2), (8, 8, 4), (4, 1, 1), 1, [2, 8, 4]),
+        ((2, 2, 2), (8, 8, 2), (4, 1, 1), 1, [2, 8]),  # 8 are less than 3 * (1 + 4) - 4
+        ((2, 3, 4), (2, 8, 8), (1, 2, 1), 1, [8, 4]),
+        ((2, 2, 2), (8, 8, 2), (4, 1, 1), 19, [2]),  # 64 are less than 3 * (19 + 4) - 4
+        ((2, 2, 2), (8, 8, 2), (4, 1, 1), 18, [2, 8]),
+        ((2, 2, 2), (4, 8, 8), (4, 2, 1), 1, [4, 8]),  # the first axis has one block
+        ((2,), (64,), (4,), 1, [16]),
+        ((2, 2), (7, 4), (4, 1), 1, [2, 4]),
+        ((2, 2), (4, 7), (1, 4), 1, [4]),
     ],
 )
 def test_jax_loops_over_blocks_that_are_many_for_their_token_and_cell(
-    monkeypatch, backend, grid, patch, stride, token, loops
+    loops_of_jax, grid, patch, stride, token, loops
 ):
     """Those along the longest axis, and in each of its steps those along the next."""
-    found, expected, times = [], [], 1
-    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    monkeypatch.setattr(K, "scan", looped(found))
+    found, expected, times = loops_of_jax, [], 1
     x, kernel = np.ones((1, *grid, token), "float32"), np.ones((*patch, 1, token), "float32")
     signal = unpatchify(x, kernel, stride=stride, implementation="matmul")
     for number in loops:
@@ -172,11 +173,9 @@ def test_jax_loops_over_blocks_that_are_many_for_their_token_and_cell(
 @pytest.mark.parametrize(
     ("patch", "stride"), [((6, 6), (2, 2)), ((7, 4), (2, 3)), ((5, 8), (2, 3)), ((7, 4), (3, 1))]
 )
-def test_loops_compute_the_same(monkeypatch, patch, stride, padding):
+def test_loops_compute_the_same(loops_of_jax, patch, stride, padding):
     """With a bias, blocks of other widths, and positions at the end that no patch covers."""
-    found, size = [], (11, 13)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    monkeypatch.setattr(K, "scan", looped(found))
+    found, size = loops_of_jax, (11, 13)
     options = {"stride": stride, "padding": padding}
     x, kernel, bias = normal((2, *size, 2), 0), normal((*patch, 2, 3), 1), normal((*patch, 2), 2)
     tokens = patchify(tensor(x), tensor(kernel), implementation="matmul", **options)
@@ -197,20 +196,44 @@ def test_loops_compute_the_same(monkeypatch, patch, stride, padding):
     assert found
 
 
+@pytest.mark.parametrize("backend", ["torch", "tensorflow", "numpy", "openvino"])
+def test_only_jax_loops(loops_of_jax, monkeypatch, backend):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    x, kernel = np.ones((1, 8, 1), "float32"), np.ones((64, 1, 1), "float32")
+    patchify(unpatchify(x, kernel, stride=4, implementation="matmul"), kernel, stride=4)
+    assert loops_of_jax == []
+
+
+@pytest.mark.jax_backend
+@pytest.mark.parametrize("traced", ["tokens", "kernel"])
+def test_jax_does_not_loop_where_it_would_compile_at_every_call(monkeypatch, traced):
+    """But where it traces, to compile or to differentiate."""
+    import jax
+
+    found, scan = [], K.scan
+    monkeypatch.setattr(K, "scan", lambda *args, **kwargs: found.append(1) or scan(*args, **kwargs))
+    arrays = {"tokens": normal((1, 8, 1), 0), "kernel": normal((64, 1, 1), 1)}
+
+    def total(array):
+        x, kernel = (arrays | {traced: array}).values()
+        return K.sum(unpatchify(x, kernel, stride=4, implementation="matmul"))
+
+    eager = total(arrays[traced])
+    assert found == []
+    np.testing.assert_allclose(jax.jit(total)(arrays[traced]), eager, **TOLERANCE)
+    assert found == [1]
+    jax.grad(total)(arrays[traced])
+    assert found == [1, 1]
+
+
 @pytest.mark.parametrize("dtype", LARGE)
-def test_loops_add_up_in_single_precision(monkeypatch, dtype):
-    found = []
-    monkeypatch.setattr(K, "scan", looped(found))
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+def test_loops_add_up_in_single_precision(loops_of_jax, dtype):
     test_overlaps_add_up_in_single_precision(dtype)
-    assert found == [16, 16]
+    assert loops_of_jax == [16, 16]
 
 
-def test_loops_keep_what_is_not_a_number_in_its_patch(monkeypatch):
+def test_loops_keep_what_is_not_a_number_in_its_patch(loops_of_jax):
     """Zeros that fill up a block would spread it, and so would the other end of a ring."""
-    found = []
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    monkeypatch.setattr(K, "scan", looped(found))
     kernel, options = normal((5, 8, 2, 3), 1), {"stride": (2, 3), "padding": "same"}
     for lowering, oracle, shape in [
         (patchify, reference.patchify, (1, 12, 15, 2)),
@@ -222,7 +245,7 @@ def test_loops_keep_what_is_not_a_number_in_its_patch(monkeypatch):
             y = lowering(tensor(x), tensor(kernel), implementation="matmul", **options)
             expected = oracle(x, kernel, **options)
             np.testing.assert_array_equal(np.isnan(to_numpy(y)), np.isnan(expected))
-    assert found == [3] * 6
+    assert loops_of_jax == [3] * 6
 
 
 @pytest.mark.parametrize(
@@ -305,8 +328,8 @@ def traced(request, monkeypatch):
         number = len(axes) if request.param == "every axis" else 1
         return batch, *map(K.convert_to_tensor, axes[:number]), *axes[number:], channels
 
-    monkeypatch.setattr(tensors, "sizes_of", sizes)
-    monkeypatch.setattr(ops, "sizes_of", sizes)
+    monkeypatch.setattr(tensors, "shape_of", sizes)
+    monkeypatch.setattr(ops, "shape_of", sizes)
 
 
 @pytest.mark.graphs

@@ -87,7 +87,7 @@ def test_the_output_size_of_one_layer_is_an_input_size_of_the_other(patching, pa
     default = back.compute_output_shape(tokens)
     assert there.compute_output_shape(default) == tokens
     for signal in itertools.product(
-        *(range(a.lowest(n), a.highest(n) + 1) for a, n in zip(back.axes, tokens[1:-1]))
+        *(range(a.smallest(n), a.largest(n) + 1) for a, n in zip(back.axes, tokens[1:-1]))
     ):
         assert there.compute_output_shape((2, *signal, 2)) == tokens
 

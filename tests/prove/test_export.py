@@ -29,7 +29,7 @@ def build(kind, shape, implementation):
     """A model with both layers on signals of the shape, batch included."""
     signal = keras.Input(batch_shape=shape, name="signal")
     options = {"data_dim": len(shape) - 2, "implementation": implementation}
-    options["patch_size"] = (2, 3, 2) if kind in VOLUMES else (4, 3)
+    options["patch_size"] = (2, 3, 2) if kind in VOLUMES else (8, 6) if kind == "deep" else (4, 3)
     if kind in ("tiling", "volume"):
         tokens = Patchify(3, 6, **options)(signal)
         return keras.Model(signal, Unpatchify(6, 3, **options)(tokens))
@@ -154,10 +154,12 @@ FORMATS = {
 }
 
 
-# Each model in each format and for each kind of sizes; overlapping patches that are not padded,
-# where that is an obstacle; and in LiteRT, which has few operations of many axes, volumes.
+# Each model in each format and for each kind of sizes; many patches on a position, over whose
+# blocks jax loops; overlapping patches that are not padded, where that is an obstacle; and in
+# LiteRT, which has few operations of many axes, volumes.
 SETTINGS = [
     *itertools.product(FORMATS, SIZES, IMPLEMENTATIONS, MODELS),
+    *itertools.product(FORMATS, ["fixed", "batch"], ["matmul"], ["deep"]),
     *itertools.product(FORMATS, ["open"], IMPLEMENTATIONS, ["valid"]),
     *itertools.product(["litert"], ["fixed"], IMPLEMENTATIONS, VOLUMES),
 ]
