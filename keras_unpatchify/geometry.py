@@ -279,8 +279,8 @@ def target_shape(output_spatial_shape: Sequence[int], data_dim: int) -> tuple[in
     if len(entries) != data_dim or not all(map(_is_int, entries)):
         raise ValueError(
             f"`output_spatial_shape` must hold {data_dim} Python integers, one per axis. "
-            f"Received: output_spatial_shape={output_spatial_shape!r}. "
-            "For the size of a tensor, pass `like=tensor`."
+            f"Received: output_spatial_shape={described(output_spatial_shape)}. "
+            "Pass a tuple of ints, or `like=tensor` for the size of a tensor."
         )
     return tuple(map(int, entries))
 
@@ -320,7 +320,8 @@ def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Sequence[Size] | No
         raise ValueError(
             "`output_spatial_shape`, or the spatial shape of `like`, must be a size that "
             f"`Patchify` turns into the grid {as_text(grid)}: ({allowed}). "
-            f"Received: output_spatial_shape={as_text(size)}"
+            f"Received: output_spatial_shape={as_text(size)}, with axes {[tuple(a) for a in axes]} "
+            "(patch, stride, padding). Use those of your `Patchify`, as `from_patchify` does."
         )
     return size
 
@@ -341,20 +342,27 @@ def check_token_count(grid: Shape, tokens: Size) -> None:
         raise ValueError(
             f"The sequence must have {math.prod(grid)} tokens, which fill the grid {as_text(grid)} "
             f"of the requested signal. Received: {tokens} tokens. "
-            "Slice off class and register tokens, or request another size."
+            "Slice off class and register tokens, request another size, or use the patch, stride "
+            "and padding of the `Patchify`."
         )
 
 
-def check_input(shape: Shape, axes: int, features: int | None, remedy: str = "") -> None:
+def check_input(
+    shape: Shape,
+    axes: int,
+    features: int | None,
+    rank_remedy: str = "Reshape the input, or change `data_dim`.",
+    channels_remedy: str = "Put the channels last, or change `in_features`.",
+) -> None:
     """Checks the shape of an input, `(batch, *axes, channels)`.
 
-    `features=None` takes any number of channels, if it is known. The `remedy` ends the error for
-    a wrong number of axes.
+    `features=None` takes any number of channels, if it is known. The remedies end the errors for
+    a wrong number of axes and of channels.
     """
     if len(shape) != axes + 2:
         raise RankError(
             f"The input must have {axes + 2} axes: batch, {axes} of the grid or signal, channels. "
-            f"Received: shape={as_text(shape)}. Reshape the input, or change `data_dim`. {remedy}"
+            f"Received: shape={as_text(shape)}. {rank_remedy}"
         )
     if features is None and not _is_positive(shape[-1]):
         raise ValueError(
@@ -363,8 +371,8 @@ def check_input(shape: Shape, axes: int, features: int | None, remedy: str = "")
         )
     if features is not None and shape[-1] != features:
         raise ValueError(
-            f"The input must have {features} channels on its last axis, as `in_features` says. "
-            f"Received: shape={as_text(shape)}. Put the channels last, or change `in_features`."
+            f"The input must have {features} channels on its last axis. "
+            f"Received: shape={as_text(shape)}. {channels_remedy}"
         )
 
 
@@ -400,6 +408,12 @@ def is_constant(size: Size) -> bool:
     and is compiled again for each branch.
     """
     return size.__class__ is int
+
+
+def described(value: Any) -> str:
+    """A value as it stands in an error; of a tensor, its type and shape."""
+    shape = getattr(value, "shape", None)
+    return f"{value!r:.200}" if shape is None else f"{type(value).__name__} of shape {tuple(shape)}"
 
 
 def as_text(shape: Sequence[Size]) -> tuple[int | None, ...]:

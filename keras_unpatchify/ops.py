@@ -109,7 +109,7 @@ def patchify(
     axes, signal, token = _read(kernel, stride, padding)
     _check_bias(bias, [(token,)])
     x, kernel, bias = _tensors(x, kernel, bias)
-    geometry.check_input(x.shape, len(axes), signal)
+    _check_input(x, kernel, signal)
     batch, *size, _ = shape_of(x)
     grid = geometry.grid_shape(axes, size)
     lowering = _lowering(implementation, axes, signal, token, (batch, *grid), to_tokens=True)
@@ -156,7 +156,7 @@ def unpatchify(
     _check_bias(bias, [(signal,), tuple(kernel.shape[:-1])])
     geometry.one_of("overlap", overlap, OVERLAPS)
     x, kernel, bias = _tensors(x, kernel, bias)
-    geometry.check_input(x.shape, len(axes), token)
+    _check_input(x, kernel, token)
     batch, *grid, _ = shape_of(x)
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
@@ -202,6 +202,14 @@ def _read(
         )
     *patch, signal, token = shape
     return geometry.make_axes(patch, stride, padding, len(patch)), signal, token
+
+
+def _check_input(x, kernel, channels):
+    remedy = (
+        f"The kernel has the shape {tuple(kernel.shape)}, which stands for (*patch, signal "
+        "channels, token channels)."
+    )
+    geometry.check_input(x.shape, len(kernel.shape) - 2, channels, remedy, remedy)
 
 
 def _check_bias(bias, shapes):

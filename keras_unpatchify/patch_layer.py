@@ -11,14 +11,16 @@ from keras_unpatchify.ops import Implementation, Tensor
 
 REQUIRED = ("in_features", "out_features", "data_dim", "patch_size")
 
-# What other Keras layers call the arguments.
-KERAS_NAMES = {
+# What other layers call the arguments, those of Keras and of PyTorch.
+OTHER_NAMES = {
     "filters": "out_features",
     "kernel_size": "patch_size",
     "strides": "stride",
     "use_bias": "bias",
     "kernel_initializer": "weight_init",
     "bias_initializer": "weight_init",
+    "in_channels": "in_features",
+    "out_channels": "out_features",
 }
 
 
@@ -53,9 +55,9 @@ class PatchLayer(keras.layers.Layer):
         bias_constraint: Any,
         **kwargs: Any,
     ):
-        for name in KERAS_NAMES.keys() & kwargs.keys():
+        for name in OTHER_NAMES.keys() & kwargs.keys():
             raise ValueError(
-                f"`{name}` is called `{KERAS_NAMES[name]}` here. Received: {name}={kwargs[name]!r}"
+                f"`{name}` is called `{OTHER_NAMES[name]}` here. Received: {name}={kwargs[name]!r}"
             )
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if in_features is not None:

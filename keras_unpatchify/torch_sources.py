@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_unpatchify import geometry
+
 # What a weight is called: itself, or with weight normalisation its magnitude and its direction.
 SPELLINGS = (
     ("weight",),
@@ -33,7 +35,7 @@ def open_source(source: Any, prefix: str) -> dict[str, Any]:
     if suffix not in READERS:
         raise ValueError(
             "`source` must be a mapping of names to arrays, a PyTorch module, or the path of a "
-            f".safetensors, .pt or .pth file. Received: source={source!r:.200}"
+            f".safetensors, .pt or .pth file. Received: source={geometry.described(source)}"
         )
     package, read = READERS[suffix]
     try:
@@ -49,7 +51,8 @@ def open_source(source: Any, prefix: str) -> dict[str, Any]:
         raise ValueError(
             "`source` must be a complete file that holds only named tensors. "
             f"Received: source={str(source)!r} ({type(error).__name__}). "
-            "Fetch it again, or pass a mapping of names to arrays."
+            "Fetch it again. If it holds other objects and you trust it, load it yourself, and "
+            "pass a mapping of names to arrays."
         ) from error
 
 

@@ -46,9 +46,10 @@ def load_torch_weights(
     `parametrizations.weight`. The product is computed in float64 and rounded once. Nothing else
     is rounded: narrower floats are widened, and any others are an error.
 
-    Names and shapes do not tell stride, padding, padding mode, dilation and groups. A module as the
-    source does, and whatever differs from the layer is an error. What surrounds the module, such
-    as an activation, is not compared.
+    Stride, padding, padding mode, dilation and groups are compared only if the source is a module.
+    Whatever differs from the layer is then an error. Names and shapes do not tell them. Nor do they
+    tell a `Conv` from a `ConvTranspose` where both numbers of channels are equal. What surrounds
+    the module, such as an activation, is never compared.
 
     Args:
         layer: a `Patchify` or `Unpatchify`. One that is not built is built, and `in_features=None`
@@ -69,7 +70,7 @@ def load_torch_weights(
             `"channels_last"`, (*patch, channel), `"channels_first"`, (channel, *patch), or a
             permutation of these axes, such as `(1, 0, 2)` for (width, height, channel). `None` is
             `"channels_last"` for a `Linear`, and for a `Conv` the order of `PixelShuffle`,
-            `"channels_first"`.
+            `"channels_first"`. Other modules merge no axes.
 
     Raises:
         ValueError: if anything is missing, unexpected or does not fit. The layer is unchanged.
@@ -112,7 +113,7 @@ def load_torch_weights(
             "`source` must hold the weights of the layer, and nothing else under the prefix: "
             f"{'; '.join(problems)}. Received: prefix={prefix!r}, names that begin with "
             f"{sorted(beginnings)}. Name the module by `prefix`; construct the layer with its "
-            "arguments, `bias` and `dtype`. It is unchanged."
+            "arguments, `bias` and `dtype`; cast arrays whose digits may be lost. It is unchanged."
         )
     own = {}
     for kind, spelling in names.items():
@@ -143,7 +144,7 @@ def to_torch_weights(
 
     Returns:
         A dict of new NumPy arrays of the layer's dtype: `weight` and, if the layer has one,
-        `bias`, under the prefix.
+        `bias`, under the prefix. `torch.from_numpy` makes tensors of them, but not of bfloat16.
 
     Raises:
         ValueError: if the layer is not built, or no module of the layout computes the same.
@@ -182,7 +183,10 @@ def to_torch_weights(
 def _checked(layer: Layer, prefix: str) -> str:
     """The prefix with a dot at its end."""
     if not isinstance(layer, Layer):
-        raise ValueError(f"`layer` must be a Patchify or an Unpatchify. Received: layer={layer!r}")
+        raise ValueError(
+            "`layer` must be a Patchify or an Unpatchify. "
+            f"Received: layer={geometry.described(layer)}"
+        )
     if not isinstance(prefix, str):
         raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
     return prefix if prefix.endswith(".") or not prefix else f"{prefix}."
@@ -218,8 +222,10 @@ def _assign(layer: Layer, weight: np.ndarray, bias: np.ndarray | None = None) ->
         remedy = f"Construct the layer with bias={other!r}. It is unchanged."
         bias = _fit_bias(layer, bias, layer._bias_shape(), remedy)
     if not layer.built:
-        in_features = weight.shape[-1] if isinstance(layer, Unpatchify) else weight.shape[-2]
-        layer.build((*(None,) * (layer.data_dim + 1), in_features))
+        to_signal = isinstance(layer, Unpatchify)
+        axes = 1 if to_signal and layer.sequence else layer.data_dim
+        in_features = weight.shape[-1] if to_signal else weight.shape[-2]
+        layer.build((*(None,) * (1 + axes), in_features))
     layer.kernel.assign(weight.astype(layer.variable_dtype, order="C"))
     if bias is not None:
         layer.bias.assign(bias.astype(layer.variable_dtype, order="C"))
@@ -250,7 +256,7 @@ def _wrong_dtypes(layer: Layer, arrays: dict[str, np.ndarray], dtype: str) -> It
         )
     for name, array in arrays.items():
         if "float" not in array.dtype.name or not np.can_cast(array.dtype, dtype):
-            yield f"{name!r} is {array.dtype.name}, which {dtype} cannot hold without loss{why}"
+            yield f"{name!r} is {array.dtype.name} instead of {dtype} or a narrower float{why}"
 
 
 def _wrong_stride(layer: Layer, layout: str | None) -> Iterator[str]:

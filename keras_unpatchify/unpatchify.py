@@ -48,7 +48,8 @@ class Unpatchify(PatchLayer):
             - `"unit_variance"`: the kernel is uniform in `[-b, b]`, `b = sqrt(3 * prod(stride) /
               (in_features * f))`; with `overlap="mean"` it accounts for the division too. The
               bias is zero. Tokens of variance 1 give a signal of variance 1, on average over
-              its positions.
+              its positions. Within a patch of the border fewer patches overlap: there it is less,
+              or more with `overlap="mean"`.
 
             `keras_unpatchify.initializers` explains the draws, and has each as an initializer that
             takes a seed.
@@ -91,7 +92,8 @@ class Unpatchify(PatchLayer):
             `padding="same"`. Positions that no patch covers hold the bias, or zero.
         like: a tensor of `data_dim + 2` axes. The output takes the spatial size of this tensor.
             The values of the tensor are not read. A size that is known only at run time is checked
-            then.
+            then. The error is the backend's own; on TensorFlow, it names the operation
+            `output_spatial_shape_must_be_patched_into_this_grid`.
 
     Input shape:
         `(batch, *grid, in_features)`, or `(batch, tokens, in_features)` with `sequence=True`.
@@ -165,7 +167,7 @@ class Unpatchify(PatchLayer):
 
         Features are swapped. Patch, stride, padding, `sequence`, `bias`, `implementation` and the
         dtype policy are the same. What belongs to one direction is not carried over: `weight_init`,
-        `activation`, regularizers and constraints.
+        `activation`, regularizers and constraints. The mirror has weights of its own.
 
         Args:
             patchify: the layer. Its number of channels must be known, by `in_features` or because
@@ -267,10 +269,12 @@ class Unpatchify(PatchLayer):
                 x_shape,
                 self.data_dim,
                 self.channels,
-                "For a sequence of tokens, pass `sequence=True` to the layer.",
+                "Reshape the input, or change `data_dim`. For a sequence of tokens, pass "
+                "`sequence=True` to the layer.",
             )
             return x_shape[1:-1]
-        geometry.check_input(x_shape, 1, self.channels)
+        remedy = "Pass a sequence, or drop `sequence=True` for a grid."
+        geometry.check_input(x_shape, 1, self.channels, remedy)
         if self.data_dim == 1:
             return x_shape[1:-1]
         if target is None:
@@ -297,13 +301,15 @@ class Unpatchify(PatchLayer):
         if output_spatial_shape is not None:
             raise ValueError(
                 "`like` and `output_spatial_shape` both say the size of the output: pass one of "
-                f"them. Received: output_spatial_shape={output_spatial_shape!r} and a `like`"
+                f"them. Received: output_spatial_shape={geometry.described(output_spatial_shape)} "
+                "and a `like`"
             )
         if len(getattr(like, "shape", ())) != self.data_dim + 2:
             raise ValueError(
                 f"`like` must be a tensor with {self.data_dim + 2} axes: "
                 f"batch, {self.data_dim} of the signal, channels. "
-                f"Received: like={like!r}. For a size in numbers, pass `output_spatial_shape`."
+                f"Received: like={geometry.described(like)}. "
+                "For a size in numbers, pass `output_spatial_shape`."
             )
         return tuple(shape_of(like))[1:-1]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import over_layers
 
-from keras_unpatchify import Patchify, Unpatchify
+from keras_unpatchify import Patchify, Unpatchify, load_torch_weights
 from keras_unpatchify.ops import patchify, unpatchify
 
 GOOD = {"in_features": 8, "out_features": 3, "data_dim": 2, "patch_size": 4}
@@ -205,7 +205,7 @@ def test_a_shape_of_too_few_axes(layer_class, shape):
 @over_layers
 def test_channels(layer_class, call):
     text = (
-        "The input must have 8 channels on its last axis, as `in_features` says. "
+        "The input must have 8 channels on its last axis. "
         "Received: shape=(2, 8, 8, 7). Put the channels last, or change `in_features`."
     )
     layer = layer_class(**GOOD)
@@ -269,7 +269,8 @@ def test_a_padding_that_crops_all(call):
 def test_the_form_of_output_spatial_shape(size, call):
     text = (
         "`output_spatial_shape` must hold 2 Python integers, one per axis. "
-        f"Received: output_spatial_shape={size!r}. For the size of a tensor, pass `like=tensor`."
+        f"Received: output_spatial_shape={size!r}. "
+        "Pass a tuple of ints, or `like=tensor` for the size of a tensor."
     )
     with pytest.raises(ValueError, match=re.escape(text)):
         call(Unpatchify(**GOOD), (2, 2, 3, 8), output_spatial_shape=size)
@@ -287,9 +288,12 @@ def test_the_form_of_output_spatial_shape(size, call):
     ],
 )
 def test_the_range_of_output_spatial_shape(padding, size, allowed, call):
+    kept = "'same'" if padding == "same" else "(0, 0)"
     text = (
         "`output_spatial_shape`, or the spatial shape of `like`, must be a size that "
-        f"`Patchify` turns into the grid (2, 3): {allowed}. Received: output_spatial_shape={size}"
+        f"`Patchify` turns into the grid (2, 3): {allowed}. Received: output_spatial_shape={size}, "
+        f"with axes [(4, 4, {kept}), (4, 4, {kept})] (patch, stride, padding). "
+        "Use those of your `Patchify`, as `from_patchify` does."
     )
     layer = Unpatchify(**GOOD, padding=padding)
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -322,10 +326,23 @@ def test_like_and_output_spatial_shape_together(call):
 def test_like_of_the_wrong_rank(call):
     like = keras.Input((8, 12)) if call is symbolically else keras.ops.zeros((2, 8, 12))
     text = "`like` must be a tensor with 4 axes: batch, 2 of the signal, channels. Received: like="
-    with pytest.raises(ValueError, match=re.escape(text)):
+    known = f"{type(like).__name__} of shape {tuple(like.shape)}. For a size in numbers, pass"
+    with pytest.raises(ValueError, match=re.escape(text + known)):
         call(Unpatchify(**GOOD), (2, 2, 3, 8), like=like)
-    with pytest.raises(ValueError, match=re.escape(text)):
+    with pytest.raises(ValueError, match=re.escape(text + "(8, 12). For a size in numbers, pass")):
         call(Unpatchify(**GOOD), (2, 2, 3, 8), like=(8, 12))
+
+
+def test_the_values_of_tensors_stand_in_no_error():
+    layer, tokens = Unpatchify(**GOOD), keras.ops.zeros((2, 2, 3, 8))
+    with pytest.raises(ValueError, match=r"`output_spatial_shape` must hold .* of shape \(2, 12\)"):
+        layer(tokens, keras.ops.zeros((2, 12)))
+    with pytest.raises(ValueError, match=r"Received: output_spatial_shape=\w+ of shape \(2,\) and"):
+        layer(tokens, keras.ops.zeros(2), tokens)
+    with pytest.raises(ValueError, match=r"Received: layer=\w+ of shape \(2, 2, 3, 8\)"):
+        load_torch_weights(tokens, {})
+    with pytest.raises(ValueError, match=r"Received: source=\w+ of shape \(2, 2, 3, 8\)"):
+        load_torch_weights(layer, tokens)
 
 
 @over_layers
@@ -391,9 +408,18 @@ def test_a_patchify_layer_of_unknown_channels_has_no_mirror():
 @pytest.mark.parametrize("operation", [patchify, unpatchify])
 def test_the_operations_check_as_the_layers_do(operation):
     x, kernel = np.ones((1, 4, 4, 3), "float32"), np.ones((2, 2, 3, 3), "float32")
-    with pytest.raises(AssertionError, match="The input must have 4 axes"):
+    known = (
+        "The kernel has the shape (2, 2, 3, 3), which stands for (*patch, signal channels, token "
+        "channels)."
+    )
+    text = (
+        "The input must have 4 axes: batch, 2 of the grid or signal, channels. Received: "
+        f"shape=(4, 4, 3). {known}"
+    )
+    with pytest.raises(AssertionError, match=re.escape(text)):
         operation(x[0], kernel)
-    with pytest.raises(ValueError, match="The input must have 3 channels"):
+    text = f"The input must have 3 channels on its last axis. Received: shape=(1, 4, 4, 2). {known}"
+    with pytest.raises(ValueError, match=re.escape(text)):
         operation(x[..., :2], kernel)
     with pytest.raises(ValueError, match="`stride` must be a positive integer, or 2 of them"):
         operation(x, kernel, stride=(1, 2, 3))

@@ -227,7 +227,7 @@ def test_an_activation_follows(layer_class, activation):
 
 @over_layers
 @pytest.mark.parametrize(
-    ("keras_name", "name"),
+    ("other", "name"),
     [
         ("filters", "out_features"),
         ("kernel_size", "patch_size"),
@@ -235,12 +235,14 @@ def test_an_activation_follows(layer_class, activation):
         ("use_bias", "bias"),
         ("kernel_initializer", "weight_init"),
         ("bias_initializer", "weight_init"),
+        ("in_channels", "in_features"),
+        ("out_channels", "out_features"),
     ],
 )
-def test_the_words_of_other_layers_are_answered(layer_class, keras_name, name):
-    text = f"`{keras_name}` is called `{name}` here. Received: {keras_name}=2"
+def test_the_words_of_other_layers_are_answered(layer_class, other, name):
+    text = f"`{other}` is called `{name}` here. Received: {other}=2"
     with pytest.raises(ValueError, match=text):
-        layer_class(3, 2, 2, 3, **{keras_name: 2})
+        layer_class(3, 2, 2, 3, **{other: 2})
 
 
 def test_a_summary_shows_the_size_of_like(capsys):

@@ -106,7 +106,8 @@ def test_the_grid_is_not_guessed(call):
 def test_the_number_of_tokens_is_checked(call):
     text = (
         "The sequence must have 6 tokens, which fill the grid (2, 3) of the requested signal. "
-        "Received: 7 tokens. Slice off class and register tokens, or request another size."
+        "Received: 7 tokens. Slice off class and register tokens, request another size, or use "
+        "the patch, stride and padding of the `Patchify`."
     )
     layer = Unpatchify(3, 2, 2, 4, sequence=True)
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -118,7 +119,11 @@ def test_a_layer_for_grids_names_the_argument(call):
     text = "`data_dim`. For a sequence of tokens, pass `sequence=True` to the layer."
     with pytest.raises(ValueError, match=re.escape(text) + "$"):
         call(Unpatchify(3, 2, 2, 4), (2, 9, 3))
-    with pytest.raises(ValueError, match=re.escape("The input must have 3 axes")):
+    text = (
+        "The input must have 3 axes: batch, 1 of the grid or signal, channels. Received: "
+        "shape=(2, 3, 3, 3). Pass a sequence, or drop `sequence=True` for a grid."
+    )
+    with pytest.raises(ValueError, match=re.escape(text)):
         call(Unpatchify(3, 2, 2, 4, sequence=True), (2, 3, 3, 3), output_spatial_shape=(12, 12))
 
 

@@ -323,7 +323,8 @@ def test_an_error_names_the_module_and_the_values():
         "`source` must hold the weights of the layer, and nothing else under the prefix: the "
         "ConvTranspose2d 'decoder.up' has stride=(2, 2) where the layer has (4, 2). Received: "
         "prefix='decoder.', names that begin with ['decoder']. Name the module by `prefix`; "
-        "construct the layer with its arguments, `bias` and `dtype`. It is unchanged."
+        "construct the layer with its arguments, `bias` and `dtype`; cast arrays whose digits may "
+        "be lost. It is unchanged."
     )
 
 

@@ -70,10 +70,10 @@ def test_one_error_lists_all_that_is_wrong(unpatchify):
     assert refusal(unpatchify, source) == (
         "`source` must hold the weights of the layer, and nothing else under the prefix: 'scale' "
         "is unexpected; 'weight' has the shape (8, 3, 4, 3) instead of (8, 3, 4, 2); 'bias' has "
-        "the shape (4,) instead of (3,); 'bias' is float64, which float32 cannot hold without "
-        "loss. Received: prefix='', names that begin with ['bias', 'scale', 'weight']. Name the "
-        "module by `prefix`; construct the layer with its arguments, `bias` and `dtype`. "
-        "It is unchanged."
+        "the shape (4,) instead of (3,); 'bias' is float64 instead of float32 or a narrower "
+        "float. Received: prefix='', names that begin with ['bias', 'scale', 'weight']. Name the "
+        "module by `prefix`; construct the layer with its arguments, `bias` and `dtype`; cast "
+        "arrays whose digits may be lost. It is unchanged."
     )
 
 
@@ -182,7 +182,7 @@ def test_a_magnitude_of_another_shape(unpatchify, shape):
         ({"weight_g": None}, "'weight_g' is missing"),
         ({"weight_v": None}, "'weight_v' is missing"),
         ({"weight": normal((8, 3, 4, 2), 0)}, "'weight_g' is unexpected; 'weight_v' is unexpected"),
-        ({"weight_g": np.zeros((), "float64")}, "'weight_g' is float64, which float32"),
+        ({"weight_g": np.zeros((), "float64")}, "'weight_g' is float64 instead of float32"),
         ({"weight_v": np.zeros((8, 3, 4, 3), "float32")}, "'weight_v' has the shape (8, 3, 4, 3)"),
         # of spectral normalisation
         ({"weight_g": None, "weight_orig": None, "weight_u": 0}, "'weight_u' is unexpected"),
@@ -195,7 +195,7 @@ def test_a_normalised_weight_that_is_not_whole(unpatchify, changes, problem):
 def test_what_is_no_array(unpatchify):
     text = refusal(unpatchify, {"weight": "zeros", "bias": None})
     assert "'weight' has the shape () instead of" in text
-    assert "'bias' is object, which float32 cannot hold without loss" in text
+    assert "'bias' is object instead of float32 or a narrower float" in text
 
 
 # --- wrong arguments ---
@@ -302,7 +302,8 @@ def test_a_file_that_is_cut_short(unpatchify, tmp_path, file, save, part):
     path.write_bytes(whole[: int(part * len(whole))])
     text = re.escape(
         "`source` must be a complete file that holds only named tensors. "
-        f"Received: source={str(path)!r} (). Fetch it again, or pass a mapping of names to arrays."
+        f"Received: source={str(path)!r} (). Fetch it again. If it holds other objects and you "
+        "trust it, load it yourself, and pass a mapping of names to arrays."
     )
     assert re.fullmatch(text.replace(r"\(\)", r"\(\w+\)"), refusal(unpatchify, path))
 

@@ -9,7 +9,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from backend import run
+from backend import run, to_numpy
 from cases import normal
 from einops import rearrange
 from torch_cases import (
@@ -92,6 +92,18 @@ def test_a_linear_head_gives_the_same_signal(torch, case, order):
     patches = head(torch.from_numpy(tokens)).detach().numpy()
     expected = rearrange(patches, f"{merged} -> {split}", **sizes)
     np.testing.assert_allclose(run(layer, tokens), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("data_dim", [1, 2, 3])
+def test_a_layer_of_sequences_that_is_not_built(data_dim):
+    weight = normal((2**data_dim * 3, 5), 0)
+    for in_features in (5, None):
+        head = Unpatchify(in_features, 3, data_dim, 2, bias=False, sequence=True)
+        load_torch_weights(head, {"weight": weight})
+        assert head.kernel.shape == (*(2,) * data_dim, 3, 5)
+    embedding = Patchify(None, 5, data_dim, 2, bias=False, sequence=True)
+    load_torch_weights(embedding, {"weight": weight.T})
+    np.testing.assert_array_equal(to_numpy(embedding.kernel), to_numpy(head.kernel))
 
 
 @over_orders
