@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "jax")
 print("Squeezes 8 x 8 patches into 16 numbers: a minute, then see examples/results", flush=True)
 
+import argparse
 from pathlib import Path
 
 import keras
@@ -13,6 +14,11 @@ import numpy as np
 from skimage import data
 
 from keras_unpatchify import Patchify, Unpatchify
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--epochs", type=int, default=5)
+parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+args = parser.parse_args()
 
 # Build. The sizes are open: the model takes photographs of any size, and returns the same size.
 image = keras.Input((None, None, 3))
@@ -25,15 +31,14 @@ model = keras.Model(image, output)
 windows = np.lib.stride_tricks.sliding_window_view(data.astronaut() / 255, (48, 48, 3))
 crops = windows[::4, ::4, 0].reshape(-1, 48, 48, 3).astype("float32")
 model.compile("adam", "mse")
-model.fit(crops, crops, epochs=5)
+model.fit(crops, crops, epochs=args.epochs)
 
 # Save, load, and look at a photograph that it was not trained on, of 300 x 451 pixels.
-folder = Path(__file__).parent / "results"
-folder.mkdir(exist_ok=True)
-model.save(folder / "first_steps.keras")
-model = keras.saving.load_model(folder / "first_steps.keras")
+args.out.mkdir(exist_ok=True)
+model.save(args.out / "first_steps.keras")
+model = keras.saving.load_model(args.out / "first_steps.keras")
 cat = data.chelsea()[None] / 255
 again = model.predict(cat, verbose=0)
-plt.imsave(folder / "first_steps.png", np.hstack([cat[0], again[0].clip(0, 1)]))
+plt.imsave(args.out / "first_steps.png", np.hstack([cat[0], again[0].clip(0, 1)]))
 error = np.mean((again - cat) ** 2)
-print(f"{folder / 'first_steps.png'}: {-10 * np.log10(error):.1f} dB")
+print(f"{args.out / 'first_steps.png'}: {-10 * np.log10(error):.1f} dB")

@@ -84,7 +84,7 @@ def test_three_rooms_ask_for_the_backend():
 
 
 def test_every_name_is_used():
-    """Functions and constants that nothing in the package names are dead, but for public ones."""
+    """Functions and classes that nothing in the package names are dead, but for public ones."""
     used = {
         getattr(node, "id", getattr(node, "attr", None))
         for tree in ROOMS.values()

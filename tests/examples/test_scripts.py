@@ -12,6 +12,7 @@ import pytest
 
 EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
 SCRIPTS = {
+    "first_steps.py": (["--epochs", "1"], "skimage", ["first_steps.png", "first_steps.keras"]),
     "photographs.py": (
         ["--steps", "20", "--draws", "1"],
         "skimage",

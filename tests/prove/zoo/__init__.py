@@ -49,7 +49,7 @@ class Head(NamedTuple):
 
     def new_layer(self, channels):
         """The layer as the page shows it, for outputs of so many channels."""
-        return eval(self.layer, {"Patchify": Patchify, "Unpatchify": Unpatchify, "d": channels})
+        return eval(self.layer, {"Patchify": Patchify, "Unpatchify": Unpatchify, "n": channels})
 
     def outputs(self, run):
         """The layer's output and the library's; `run` calls a layer with an array."""

@@ -26,7 +26,7 @@ def unpatched(model, name, sizes, *inputs, **options):
     "AuraFlow, in",
     "diffusers.AuraFlowTransformer2DModel",
     "pos_embed.proj",
-    "Patchify(4, d, 2, 2)",
+    "Patchify(4, n, 2, 2)",
     load={"patch_order": "channels_first"},
 )
 def aura_in(cls):
@@ -37,7 +37,7 @@ def aura_in(cls):
     "Lumina-Next, in",
     "diffusers.LuminaNextDiT2DModel",
     "patch_embedder.proj",
-    "Patchify(4, d, 2, 2)",
+    "Patchify(4, n, 2, 2)",
     load={"patch_order": "channels_first"},
 )
 def lumina_in(cls):
@@ -51,7 +51,7 @@ def lumina_in(cls):
     "CogView4, in",
     "diffusers.CogView4Transformer2DModel",
     "patch_embed.proj",
-    "Patchify(16, d, 2, 2)",
+    "Patchify(16, n, 2, 2)",
     load={"patch_order": "channels_first"},
 )
 def cogview4_in(cls):
@@ -70,14 +70,14 @@ def embedded(model, forward, name, channels=4):
     return model, last(image), tokens.reshape(1, 2, 3, -1)
 
 
-@head("SD3, in", "diffusers.SD3Transformer2DModel", "pos_embed.proj", "Patchify(16, d, 2, 2)")
+@head("SD3, in", "diffusers.SD3Transformer2DModel", "pos_embed.proj", "Patchify(16, n, 2, 2)")
 def sd3_in(cls):
     model = sd3(cls)
     return model, lambda: model.pos_embed(normal(1, 16, 4, 6))
 
 
 @head(
-    "Wan, in", "diffusers.WanTransformer3DModel", "patch_embedding", "Patchify(16, d, 3, (1, 2, 2))"
+    "Wan, in", "diffusers.WanTransformer3DModel", "patch_embedding", "Patchify(16, n, 3, (1, 2, 2))"
 )
 def wan_in(cls):
     model = wan(cls)
@@ -88,7 +88,7 @@ def wan_in(cls):
     "HunyuanVideo, in",
     "diffusers.HunyuanVideoTransformer3DModel",
     "x_embedder.proj",
-    "Patchify(16, d, 3, (1, 2, 2))",
+    "Patchify(16, n, 3, (1, 2, 2))",
 )
 def hunyuan_video_in(cls):
     model, video = hunyuan_video(cls), normal(1, 16, 3, 4, 6)
@@ -99,7 +99,7 @@ def hunyuan_video_in(cls):
     "Cosmos, in",
     "diffusers.CosmosTransformer3DModel",
     "patch_embed.proj",
-    "Patchify(16, d, 3, (1, 2, 2), bias=False)",
+    "Patchify(16, n, 3, (1, 2, 2), bias=False)",
     load={"patch_order": "channels_first"},
 )
 def cosmos_in(cls):
@@ -111,7 +111,7 @@ def cosmos_in(cls):
     "Kandinsky 5, in",
     "diffusers.Kandinsky5Transformer3DModel",
     "visual_embeddings.in_layer",
-    "Patchify(4, d, 3, (1, 2, 2))",
+    "Patchify(4, n, 3, (1, 2, 2))",
 )
 def kandinsky_in(cls):
     model, video = kandinsky(cls), normal(1, 3, 4, 6, 4)
@@ -122,7 +122,7 @@ def kandinsky_in(cls):
     "CogVideoX 1.0, in",
     "diffusers.CogVideoXTransformer3DModel",
     "patch_embed.proj",
-    "Patchify(16, d, 2, 2)",
+    "Patchify(16, n, 2, 2)",
 )
 def cogvideox_in(cls):
     model, video = cogvideox(cls), normal(1, 3, 16, 4, 6)
@@ -133,7 +133,7 @@ def cogvideox_in(cls):
     "CogVideoX 1.5, in",
     "diffusers.CogVideoXTransformer3DModel",
     "patch_embed.proj",
-    "Patchify(16, d, 3, 2)",
+    "Patchify(16, n, 3, 2)",
     load={"patch_order": "channels_first"},
 )
 def cogvideox15_in(cls):
@@ -149,7 +149,7 @@ def cogvideox15_in(cls):
     "FLUX, in",
     "diffusers.FluxTransformer2DModel",
     "x_embedder",
-    "Patchify(16, d, 2, 2)",
+    "Patchify(16, n, 2, 2)",
     load={"patch_order": "channels_first"},
 )
 def flux_in(cls):
@@ -335,7 +335,7 @@ def lumina2(cls):
     return model, image, lambda: model(image, TIME / 10, words, mask)
 
 
-@head("Lumina 2, in", "diffusers.Lumina2Transformer2DModel", "x_embedder", "Patchify(16, d, 2, 2)")
+@head("Lumina 2, in", "diffusers.Lumina2Transformer2DModel", "x_embedder", "Patchify(16, n, 2, 2)")
 def lumina2_in(cls):
     model, image, forward = lumina2(cls)
     _, tokens, _ = seen(model.x_embedder, forward)
@@ -622,7 +622,7 @@ def kandinsky_out(cls):
     "Kandinsky 3, upsampling",
     "diffusers.models.unets.unet_kandinsky3.Kandinsky3Block",
     "up_sample",
-    "Unpatchify(None, d, 2, 2)",
+    "Unpatchify(None, n, 2, 2)",
 )
 def kandinsky3_up(cls):
     block = build(
@@ -635,7 +635,7 @@ def kandinsky3_up(cls):
     "Kandinsky 3, downsampling",
     "diffusers.models.unets.unet_kandinsky3.Kandinsky3Block",
     "down_sample",
-    "Patchify(None, d, 2, 2)",
+    "Patchify(None, n, 2, 2)",
 )
 def kandinsky3_down(cls):
     block = build(
@@ -659,7 +659,7 @@ def z_image(cls):
     "Z-Image, in",
     "diffusers.ZImageTransformer2DModel",
     "all_x_embedder.2-1",
-    "Patchify(16, d, 2, 2)",
+    "Patchify(16, n, 2, 2)",
 )
 def z_image_in(cls):
     model, image = z_image(cls), normal(16, 1, 4, 6)
@@ -726,13 +726,13 @@ def rae(cls):
 
 
 @head(
-    "ACE-Step, in", "diffusers.AceStepTransformer1DModel", "proj_in_conv", "Patchify(None, d, 1, 2)"
+    "ACE-Step, in", "diffusers.AceStepTransformer1DModel", "proj_in_conv", "Patchify(None, n, 1, 2)"
 )
 @head(
     "ACE-Step, out",
     "diffusers.AceStepTransformer1DModel",
     "proj_out_conv",
-    "Unpatchify(None, d, 1, 2)",
+    "Unpatchify(None, n, 1, 2)",
 )
 def ace_step(cls):
     heads = {
@@ -769,7 +769,7 @@ def cosmos_out_of_frames(cls):
     "Stable Cascade, in",
     "diffusers.StableCascadeUNet",
     "embedding.1",
-    "Patchify(3, d, 2, 2)",
+    "Patchify(3, n, 2, 2)",
 )
 def cascade_in(cls):
     model, image = cascade(cls), normal(1, 3, 4, 6)
@@ -812,7 +812,7 @@ def cascade(cls):
     "Stable Diffusion's autoencoder, down",
     "diffusers.AutoencoderKL",
     "encoder.down_blocks.0.downsamplers.0.conv",
-    "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
+    "Patchify(None, n, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
     edges="model",
 )
 def autoencoder(cls):
@@ -830,7 +830,7 @@ def autoencoder(cls):
     "UNet2D, down",
     "diffusers.UNet2DModel",
     "down_blocks.0.downsamplers.0.conv",
-    "Patchify(None, d, 2, 3, stride=2, padding=1)",
+    "Patchify(None, n, 2, 3, stride=2, padding=1)",
 )
 def unet_down(cls):
     blocks = {
@@ -846,7 +846,7 @@ def unet_down(cls):
     "Stable Audio's autoencoder, up",
     "diffusers.AutoencoderOobleck",
     "decoder.block.0.conv_t1",
-    "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
+    "Unpatchify(None, n, 1, 16, stride=8, padding=4)",
 )
 def oobleck(cls):
     model = build(cls, encoder_hidden_size=4, decoder_channels=4, decoder_input_channels=4)

@@ -14,7 +14,7 @@ def unetr(cls, in_channels=1, **options):
     "UNETR, convolution",
     "monai.networks.nets.UNETR",
     "vit.patch_embedding.patch_embeddings",
-    "Patchify(1, d, 3, 16)",
+    "Patchify(1, n, 3, 16)",
 )
 def unetr_convolution(cls):
     model = unetr(cls, proj_type="conv")
@@ -25,7 +25,7 @@ def unetr_convolution(cls):
     "UNETR, perceptron",
     "monai.networks.nets.UNETR",
     "vit.patch_embedding.patch_embeddings.1",
-    "Patchify(2, d, 3, 16)",
+    "Patchify(2, n, 3, 16)",
 )
 def unetr_perceptron(cls):
     model, volume = unetr(cls, 2, proj_type="perceptron"), normal(1, 2, 32, 32, 48)
@@ -36,13 +36,13 @@ def unetr_perceptron(cls):
     "UNETR, decoder",
     "monai.networks.nets.UNETR",
     "decoder5.transp_conv.conv",
-    "Unpatchify(None, d, 3, 2, bias=False)",
+    "Unpatchify(None, n, 3, 2, bias=False)",
 )
 @head(
     "UNETR, skip connection",
     "monai.networks.nets.UNETR",
     "encoder2.transp_conv_init.conv",
-    "Unpatchify(None, d, 3, 2, bias=False)",
+    "Unpatchify(None, n, 3, 2, bias=False)",
 )
 def unetr_up(cls):
     model = unetr(cls)
@@ -53,13 +53,13 @@ def unetr_up(cls):
     "Swin UNETR, embedding",
     "monai.networks.nets.SwinUNETR",
     "swinViT.patch_embed.proj",
-    "Patchify(2, d, 3, 2)",
+    "Patchify(2, n, 3, 2)",
 )
 @head(
     "Swin UNETR, decoder",
     "monai.networks.nets.SwinUNETR",
     "decoder1.transp_conv.conv",
-    "Unpatchify(None, d, 3, 2, bias=False)",
+    "Unpatchify(None, n, 3, 2, bias=False)",
 )
 def swin_unetr(cls):
     model = at_random(
@@ -78,7 +78,7 @@ def swin_unetr(cls):
     "nnU-Net (DynUNet)",
     "monai.networks.nets.DynUNet",
     "upsamples.1.transp_conv.conv",
-    "Unpatchify(None, d, 3, (1, 2, 2), bias=False)",
+    "Unpatchify(None, n, 3, (1, 2, 2), bias=False)",
 )
 def dynunet(cls):
     strides = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
@@ -95,14 +95,14 @@ def dynunet(cls):
     "UNet (BasicUNet)",
     "monai.networks.nets.BasicUNet",
     "upcat_4.upsample.deconv",
-    "Unpatchify(None, d, 3, 2)",
+    "Unpatchify(None, n, 3, 2)",
 )
 def basic_unet(cls):
     model = at_random(cls(3, 2, 3, features=(4, 4, 6, 6, 8, 4)))
     return model, lambda: model(normal(1, 2, 32, 32, 48))
 
 
-@head("V-Net", "monai.networks.nets.VNet", "up_tr32.up_conv", "Unpatchify(None, d, 3, 2)")
+@head("V-Net", "monai.networks.nets.VNet", "up_tr32.up_conv", "Unpatchify(None, n, 3, 2)")
 def vnet(cls):
     model = at_random(cls(3, in_channels=1, out_channels=2))
     return model, lambda: model.up_tr32(normal(1, 64, 2, 3, 4), normal(1, 16, 4, 6, 8))
@@ -112,13 +112,13 @@ def vnet(cls):
     "ViT autoencoder, first",
     "monai.networks.nets.ViTAutoEnc",
     "conv3d_transpose",
-    "Unpatchify(None, d, 3, 4)",
+    "Unpatchify(None, n, 3, 4)",
 )
 @head(
     "ViT autoencoder, second",
     "monai.networks.nets.ViTAutoEnc",
     "conv3d_transpose_1",
-    "Unpatchify(None, d, 3, 4)",
+    "Unpatchify(None, n, 3, 4)",
 )
 def vit_autoencoder(cls):
     sizes = {
@@ -137,7 +137,7 @@ def vit_autoencoder(cls):
     "SegResNet, decoder",
     "monai.networks.nets.SegResNet",
     "up_samples.0.1.deconv",
-    "Unpatchify(None, d, 3, 2)",
+    "Unpatchify(None, n, 3, 2)",
 )
 def segresnet(cls):
     model = at_random(cls(in_channels=2, init_filters=8, out_channels=3, upsample_mode="deconv"))
@@ -148,7 +148,7 @@ def segresnet(cls):
     "UNet",
     "monai.networks.nets.UNet",
     "model.2.conv",
-    "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
+    "Unpatchify(None, n, 3, 3, stride=2, padding=1)",
     call={"output_spatial_shape": (8, 8, 12)},
     edges="model",
 )
@@ -161,7 +161,7 @@ def unet(cls):
     "VISTA3D, upscaling",
     "monai.networks.nets.vista3d.PointMappingSAM",
     "output_upscaling.0",
-    "Unpatchify(None, d, 3, 3, stride=2, padding=1)",
+    "Unpatchify(None, n, 3, 3, stride=2, padding=1)",
     call={"output_spatial_shape": (4, 6, 8)},
     edges="model",
 )
@@ -174,7 +174,7 @@ def vista3d(cls):
     "Swin UNETR, embedding, any size",
     "monai.networks.nets.SwinUNETR",
     "swinViT.patch_embed.proj",
-    "Patchify(2, d, 3, 2, padding=((0, 1), (0, 1), (0, 1)))",
+    "Patchify(2, n, 3, 2, padding=((0, 1), (0, 1), (0, 1)))",
     edges="model",
 )
 def swin_unetr_any_size(cls):

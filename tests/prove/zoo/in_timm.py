@@ -5,7 +5,7 @@ import importlib
 from zoo import at_random, grid, head, last, normal, seen
 
 
-@head("ViT", "timm.models.VisionTransformer", "patch_embed.proj", "Patchify(3, d, 2, 16)")
+@head("ViT", "timm.models.VisionTransformer", "patch_embed.proj", "Patchify(3, n, 2, 16)")
 def vit(cls):
     model, image = (
         at_random(cls(img_size=(32, 48), embed_dim=8, depth=1, num_heads=2)),
@@ -14,7 +14,7 @@ def vit(cls):
     return model, last(image), grid(model.patch_embed(image), 2, 3)
 
 
-@head("NaFlexViT", "timm.models.NaFlexVit", "embeds.proj", "Patchify(3, d, 2, 16)")
+@head("NaFlexViT", "timm.models.NaFlexVit", "embeds.proj", "Patchify(3, n, 2, 16)")
 def naflexvit(cls):
     config = importlib.import_module("timm.models.naflexvit").NaFlexVitCfg(
         embed_dim=8, depth=1, num_heads=2
@@ -24,18 +24,18 @@ def naflexvit(cls):
     return model, last(image), grid(tokens, 2, 3)
 
 
-@head("MLP-Mixer", "timm.models.mlp_mixer.MlpMixer", "stem.proj", "Patchify(3, d, 2, 16)")
+@head("MLP-Mixer", "timm.models.mlp_mixer.MlpMixer", "stem.proj", "Patchify(3, n, 2, 16)")
 def mixer(cls):
     model, image = at_random(cls(img_size=32, embed_dim=8, num_blocks=1)), normal(1, 3, 32, 32)
     return model, last(image), grid(model.stem(image), 2, 2)
 
 
-@head("ConvNeXt, stem", "timm.models.ConvNeXt", "stem.0", "Patchify(3, d, 2, 4)")
+@head("ConvNeXt, stem", "timm.models.ConvNeXt", "stem.0", "Patchify(3, n, 2, 4)")
 @head(
     "ConvNeXt, between stages",
     "timm.models.ConvNeXt",
     "stages.1.downsample.1",
-    "Patchify(None, d, 2, 2)",
+    "Patchify(None, n, 2, 2)",
 )
 def convnext(cls):
     model = at_random(cls(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10)))
@@ -46,7 +46,7 @@ def convnext(cls):
     "DPT, reassembly",
     "segmentation_models_pytorch.DPT",
     "decoder.reassemble_blocks.0.upsample",
-    "Unpatchify(None, d, 2, 4)",
+    "Unpatchify(None, n, 2, 4)",
 )
 def dpt(cls):
     channels = {"decoder_intermediate_channels": (4, 6, 8, 10), "decoder_fusion_channels": 4}
@@ -58,7 +58,7 @@ def dpt(cls):
     "Swin V2, merging",
     "timm.models.SwinTransformerV2",
     "layers.1.downsample.reduction",
-    "Patchify(None, d, 2, 2, bias=False)",
+    "Patchify(None, n, 2, 2, bias=False)",
     load={"patch_order": (1, 0, 2)},
 )
 def swin2(cls):
@@ -79,7 +79,7 @@ def swin2(cls):
     "ResNet, stem",
     "timm.models.ResNet",
     "conv1",
-    "Patchify(3, d, 2, 7, stride=2, padding=3, bias=False)",
+    "Patchify(3, n, 2, 7, stride=2, padding=3, bias=False)",
 )
 def resnet(cls):
     block = importlib.import_module("timm.models.resnet").BasicBlock
@@ -91,7 +91,7 @@ def resnet(cls):
     "PVT v2",
     "timm.models.pvt_v2.PyramidVisionTransformerV2",
     "patch_embed.proj",
-    "Patchify(3, d, 2, 7, stride=4, padding=3)",
+    "Patchify(3, n, 2, 7, stride=4, padding=3)",
 )
 def pvt(cls):
     model = at_random(cls(depths=(1, 1, 1, 1), embed_dims=(4, 6, 8, 10), num_heads=(1, 1, 1, 1)))
@@ -102,7 +102,7 @@ def pvt(cls):
     "LinkNet",
     "segmentation_models_pytorch.Linknet",
     "decoder.blocks.0.block.1.0",
-    "Unpatchify(None, d, 2, 4, stride=2, padding=1)",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1)",
 )
 def linknet(cls):
     model = at_random(cls("resnet18", encoder_weights=None))

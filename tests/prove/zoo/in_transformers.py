@@ -21,7 +21,7 @@ def build(cls, **config):
     "ViT",
     "transformers.ViTModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 2, 16)",
+    "Patchify(3, n, 2, 16)",
 )
 def vit(cls):
     model, image = build(cls, image_size=(32, 48)), normal(2, 3, 32, 48)
@@ -32,7 +32,7 @@ def vit(cls):
     "CLIP",
     "transformers.CLIPVisionModel",
     "embeddings.patch_embedding",
-    "Patchify(3, d, 2, 32, bias=False)",
+    "Patchify(3, n, 2, 32, bias=False)",
 )
 def clip(cls):
     model, image = build(cls, image_size=64), normal(1, 3, 64, 64)
@@ -43,7 +43,7 @@ def clip(cls):
     "DINOv2",
     "transformers.Dinov2Model",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 2, 14)",
+    "Patchify(3, n, 2, 14)",
 )
 def dinov2(cls):
     model, image = build(cls), normal(1, 3, 28, 42)
@@ -54,7 +54,7 @@ def dinov2(cls):
     "SigLIP 2",
     "transformers.Siglip2VisionModel",
     "embeddings.patch_embedding",
-    "Patchify(3, d, 2, 16)",
+    "Patchify(3, n, 2, 16)",
 )
 def siglip2(cls):
     model, image = build(cls, num_patches=16), normal(3, 32, 48)
@@ -67,7 +67,7 @@ def siglip2(cls):
     "Pix2Struct",
     "transformers.Pix2StructVisionModel",
     "embeddings.patch_projection",
-    "Patchify(3, d, 2, 16)",
+    "Patchify(3, n, 2, 16)",
 )
 def pix2struct(cls):
     model, image = build(cls, patch_embed_hidden_size=768, d_kv=4, d_ff=8), normal(1, 3, 32, 48)
@@ -85,7 +85,7 @@ def pix2struct(cls):
     "Llama 4",
     "transformers.Llama4VisionModel",
     "patch_embedding.linear",
-    "Patchify(3, d, 2, 14, bias=False)",
+    "Patchify(3, n, 2, 14, bias=False)",
     load={"patch_order": "channels_first"},
 )
 def llama4(cls):
@@ -100,7 +100,7 @@ def llama4(cls):
     "RADIO",
     "transformers.RadioModel",
     "embeddings.patch_projection",
-    "Patchify(3, d, 2, 16, bias=False)",
+    "Patchify(3, n, 2, 16, bias=False)",
     load={"patch_order": "channels_first"},
 )
 def radio(cls):
@@ -113,7 +113,7 @@ def radio(cls):
     "Audio Spectrogram Transformer",
     "transformers.ASTModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(1, d, 2, 16, stride=10)",
+    "Patchify(1, n, 2, 16, stride=10)",
 )
 def ast(cls):
     model, mel = build(cls, num_mel_bins=36, max_length=56), normal(2, 56, 36)
@@ -125,7 +125,7 @@ def ast(cls):
     "ViViT",
     "transformers.VivitModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 3, (2, 16, 16))",
+    "Patchify(3, n, 3, (2, 16, 16))",
 )
 def vivit(cls):
     model, video = build(cls, image_size=(32, 48), num_frames=8), normal(1, 8, 3, 32, 48)
@@ -140,7 +140,7 @@ def vivit(cls):
     "VideoMAE",
     "transformers.VideoMAEModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 3, (2, 16, 16))",
+    "Patchify(3, n, 3, (2, 16, 16))",
 )
 def videomae(cls):
     model, video = build(cls, image_size=(32, 48), num_frames=4), normal(1, 4, 3, 32, 48)
@@ -155,7 +155,7 @@ def videomae(cls):
     "V-JEPA 2",
     "transformers.VJEPA2Model",
     "encoder.embeddings.patch_embeddings.proj",
-    "Patchify(3, d, 3, (2, 16, 16))",
+    "Patchify(3, n, 3, (2, 16, 16))",
 )
 def vjepa2(cls):
     model = build(
@@ -174,7 +174,7 @@ def vjepa2(cls):
     "Qwen2-VL, each patch",
     "transformers.Qwen2VLForConditionalGeneration",
     "model.visual.patch_embed.proj",
-    "Patchify(3, d, 3, (2, 14, 14), bias=False)",
+    "Patchify(3, n, 3, (2, 14, 14), bias=False)",
 )
 def qwen2_vl(cls):
     vision = {"depth": 1, "embed_dim": 8, "num_heads": 2, "hidden_size": 8, "mlp_ratio": 1}
@@ -189,7 +189,7 @@ def qwen2_vl(cls):
     "TimeSformer",
     "transformers.TimesformerModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 2, 16)",
+    "Patchify(3, n, 2, 16)",
 )
 def timesformer(cls):
     model, video = build(cls, image_size=32, num_frames=4), normal(1, 4, 3, 32, 48)
@@ -201,7 +201,7 @@ def timesformer(cls):
     "Swin",
     "transformers.SwinModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 2, 4)",
+    "Patchify(3, n, 2, 4)",
 )
 def swin(cls):
     model, image = (
@@ -216,13 +216,13 @@ def swin(cls):
     "ConvNeXt, stem",
     "transformers.ConvNextModel",
     "embeddings.patch_embeddings",
-    "Patchify(3, d, 2, 4)",
+    "Patchify(3, n, 2, 4)",
 )
 @head(
     "ConvNeXt, between stages",
     "transformers.ConvNextModel",
     "encoder.stages.1.downsampling_layer.1",
-    "Patchify(None, d, 2, 2)",
+    "Patchify(None, n, 2, 2)",
 )
 def convnext(cls):
     model = at_random(cls(cls.config_class(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2)))
@@ -233,7 +233,7 @@ def convnext(cls):
     "Mistral 3, merging",
     "transformers.Mistral3ForConditionalGeneration",
     "model.multi_modal_projector.patch_merger.merging_layer",
-    "Patchify(None, d, 2, 2, bias=False)",
+    "Patchify(None, n, 2, 2, bias=False)",
     load={"patch_order": "channels_first"},
 )
 def mistral3(cls):
@@ -258,7 +258,7 @@ def mistral3(cls):
     "Idefics 3, pixel shuffle",
     "transformers.Idefics3ForConditionalGeneration",
     "model.connector.modality_projection.proj",
-    "Patchify(None, d, 2, 2, bias=False)",
+    "Patchify(None, n, 2, 2, bias=False)",
 )
 def idefics3(cls):
     text = {
@@ -284,13 +284,13 @@ def idefics3(cls):
     "wav2vec 2.0, first of seven",
     "transformers.Wav2Vec2Model",
     "feature_extractor.conv_layers.0.conv",
-    "Patchify(1, d, 1, 10, stride=5, bias=False)",
+    "Patchify(1, n, 1, 10, stride=5, bias=False)",
 )
 @head(
     "wav2vec 2.0, second of seven",
     "transformers.Wav2Vec2Model",
     "feature_extractor.conv_layers.1.conv",
-    "Patchify(None, d, 1, 3, stride=2, bias=False)",
+    "Patchify(None, n, 1, 3, stride=2, bias=False)",
 )
 def wav2vec2(cls):
     convolutions = {
@@ -308,7 +308,7 @@ def wav2vec2(cls):
     "PatchTST, embedding",
     "transformers.PatchTSTModel",
     "encoder.embedder.input_embedding",
-    "Patchify(1, d, 1, 12, stride=6)",
+    "Patchify(1, n, 1, 12, stride=6)",
 )
 def patchtst(cls):
     config = {
@@ -327,7 +327,7 @@ def patchtst(cls):
     "PatchTSMixer, embedding",
     "transformers.PatchTSMixerModel",
     "encoder.patcher",
-    "Patchify(1, d, 1, 8)",
+    "Patchify(1, n, 1, 8)",
 )
 def patchtsmixer(cls):
     model = build(
@@ -369,7 +369,7 @@ def mae(cls):
     "SegGPT",
     "transformers.SegGptForImageSegmentation",
     "decoder.decoder_embed",
-    'Unpatchify(None, d, 2, 16, bias="patch")',
+    'Unpatchify(None, n, 2, 16, bias="patch")',
 )
 def seggpt(cls):
     features = {
@@ -419,13 +419,13 @@ def hiera(cls):
     "SAM, first upscaling",
     "transformers.SamModel",
     "mask_decoder.upscale_conv1",
-    "Unpatchify(None, d, 2, 2)",
+    "Unpatchify(None, n, 2, 2)",
 )
 @head(
     "SAM, second upscaling",
     "transformers.SamModel",
     "mask_decoder.upscale_conv2",
-    "Unpatchify(None, d, 2, 2)",
+    "Unpatchify(None, n, 2, 2)",
 )
 def sam(cls):
     vision = {
@@ -460,13 +460,13 @@ def sam(cls):
     "DPT, reassembly to a quarter",
     "transformers.DPTForDepthEstimation",
     "neck.reassemble_stage.layers.0.resize",
-    "Unpatchify(None, d, 2, 4)",
+    "Unpatchify(None, n, 2, 4)",
 )
 @head(
     "DPT, reassembly to an eighth",
     "transformers.DPTForDepthEstimation",
     "neck.reassemble_stage.layers.1.resize",
-    "Unpatchify(None, d, 2, 2)",
+    "Unpatchify(None, n, 2, 2)",
 )
 def dpt(cls):
     sizes = {
@@ -482,7 +482,7 @@ def dpt(cls):
     "Depth Anything, reassembly",
     "transformers.DepthAnythingForDepthEstimation",
     "neck.reassemble_stage.layers.0.resize",
-    "Unpatchify(None, d, 2, 4)",
+    "Unpatchify(None, n, 2, 4)",
 )
 def depth_anything(cls):
     backbone = {
@@ -523,7 +523,7 @@ def clipseg(cls):
     "CLIPSeg refined, first",
     "transformers.CLIPSegForImageSegmentation",
     "decoder.transposed_convolution.2",
-    "Unpatchify(None, d, 2, 4)",
+    "Unpatchify(None, n, 2, 4)",
 )
 @head(
     "CLIPSeg refined, second",
@@ -561,7 +561,7 @@ def clipseg_decoder(cls, **config):
     "BEiT, pyramid",
     "transformers.BeitForSemanticSegmentation",
     "fpn.fpn1.conv_transpose2",
-    "Unpatchify(None, d, 2, 2)",
+    "Unpatchify(None, n, 2, 2)",
 )
 def beit(cls):
     model = build(
@@ -574,7 +574,7 @@ def beit(cls):
     "EoMT, upscaling",
     "transformers.EomtForUniversalSegmentation",
     "upscale_block.block.0.conv1",
-    "Unpatchify(None, d, 2, 2)",
+    "Unpatchify(None, n, 2, 2)",
 )
 def eomt(cls):
     model = build(cls, image_size=32, num_queries=2, num_blocks=1)
@@ -585,7 +585,7 @@ def eomt(cls):
     "LW-DETR, projector",
     "transformers.LwDetrForObjectDetection",
     "model.backbone.projector.scale_layers.0.sampling_layers.0.layers.0",
-    "Unpatchify(None, d, 2, 2)",
+    "Unpatchify(None, n, 2, 2)",
 )
 def lw_detr(cls):
     backbone = {**SMALL, "model_type": "lw_detr_vit", "image_size": 64, "window_block_indices": [0]}
@@ -649,13 +649,13 @@ def series_of(head, tokens, positions):
     "SegFormer, first stage",
     "transformers.SegformerModel",
     "stages.0.patch_embeddings.proj",
-    "Patchify(3, d, 2, 7, stride=4, padding=3)",
+    "Patchify(3, n, 2, 7, stride=4, padding=3)",
 )
 @head(
     "SegFormer, further stages",
     "transformers.SegformerModel",
     "stages.1.patch_embeddings.proj",
-    "Patchify(None, d, 2, 3, stride=2, padding=1)",
+    "Patchify(None, n, 2, 3, stride=2, padding=1)",
 )
 def segformer(cls):
     sizes = {"hidden_sizes": [4, 6, 8, 10], "depths": [1] * 4, "num_attention_heads": [1] * 4}
@@ -667,7 +667,7 @@ def segformer(cls):
     "Hiera",
     "transformers.HieraModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 2, 7, stride=4, padding=3)",
+    "Patchify(3, n, 2, 7, stride=4, padding=3)",
 )
 def hiera_embedding(cls):
     sizes = {
@@ -684,7 +684,7 @@ def hiera_embedding(cls):
     "PoolFormer",
     "transformers.PoolFormerModel",
     "encoder.patch_embeddings.0.projection",
-    "Patchify(3, d, 2, 7, stride=4, padding=2)",
+    "Patchify(3, n, 2, 7, stride=4, padding=2)",
 )
 def poolformer(cls):
     model = at_random(cls(cls.config_class(hidden_sizes=[4, 6, 8, 10], depths=[1] * 4)))
@@ -695,7 +695,7 @@ def poolformer(cls):
     "Swin, any size",
     "transformers.SwinModel",
     "embeddings.patch_embeddings.projection",
-    "Patchify(3, d, 2, 4, padding=((0, 3), (0, 3)))",
+    "Patchify(3, n, 2, 4, padding=((0, 3), (0, 3)))",
     edges="model",
 )
 def swin_any_size(cls):
@@ -709,7 +709,7 @@ def swin_any_size(cls):
     "Swin V2, merging",
     "transformers.Swinv2Model",
     "encoder.layers.0.downsample.reduction",
-    "Patchify(None, d, 2, 2, bias=False)",
+    "Patchify(None, n, 2, 2, bias=False)",
     load={"patch_order": (1, 0, 2)},
 )
 def swin2(cls):
@@ -724,7 +724,7 @@ def swin2(cls):
     "Whisper, second of two",
     "transformers.WhisperModel",
     "encoder.conv2",
-    "Patchify(None, d, 1, 3, stride=2, padding=1)",
+    "Patchify(None, n, 1, 3, stride=2, padding=1)",
 )
 def whisper(cls):
     sizes = {
@@ -749,7 +749,7 @@ def whisper(cls):
     "DPT, reassembly to a thirty-second",
     "transformers.DPTForDepthEstimation",
     "neck.reassemble_stage.layers.3.resize",
-    "Patchify(None, d, 2, 3, stride=2, padding=1)",
+    "Patchify(None, n, 2, 3, stride=2, padding=1)",
 )
 def dpt_down(cls):
     return dpt(cls)
@@ -759,13 +759,13 @@ def dpt_down(cls):
     "ViTPose, first",
     "transformers.VitPoseForPoseEstimation",
     "head.deconv1",
-    "Unpatchify(None, d, 2, 4, stride=2, padding=1, bias=False)",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1, bias=False)",
 )
 @head(
     "ViTPose, second",
     "transformers.VitPoseForPoseEstimation",
     "head.deconv2",
-    "Unpatchify(None, d, 2, 4, stride=2, padding=1, bias=False)",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1, bias=False)",
 )
 def vitpose(cls):
     backbone = {
@@ -782,7 +782,7 @@ def vitpose(cls):
     "Descript Audio Codec",
     "transformers.DacModel",
     "decoder.block.0.conv_t1",
-    "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
+    "Unpatchify(None, n, 1, 16, stride=8, padding=4)",
 )
 def dac(cls):
     model = at_random(
@@ -795,7 +795,7 @@ def dac(cls):
     "HiFi-GAN (SpeechT5)",
     "transformers.SpeechT5HifiGan",
     "upsampler.0",
-    "Unpatchify(None, d, 1, 8, stride=4, padding=2)",
+    "Unpatchify(None, n, 1, 8, stride=4, padding=2)",
 )
 def hifigan(cls):
     model = at_random(cls(cls.config_class(model_in_dim=8, upsample_initial_channel=32)))
@@ -806,7 +806,7 @@ def hifigan(cls):
     "HiFi-GAN (SpeechT5), normalised",
     "transformers.SpeechT5HifiGan",
     "upsampler.0",
-    "Unpatchify(None, d, 1, 8, stride=4, padding=2)",
+    "Unpatchify(None, n, 1, 8, stride=4, padding=2)",
 )
 def hifigan_normalised(cls):
     model = cls(cls.config_class(model_in_dim=8, upsample_initial_channel=32))
@@ -819,7 +819,7 @@ def hifigan_normalised(cls):
     "VITS, vocoder",
     "transformers.VitsModel",
     "decoder.upsampler.0",
-    "Unpatchify(None, d, 1, 16, stride=8, padding=4)",
+    "Unpatchify(None, n, 1, 16, stride=8, padding=4)",
 )
 def vits(cls):
     sizes = {
@@ -839,7 +839,7 @@ def vits(cls):
     "EnCodec, decoder",
     "transformers.EncodecModel",
     "decoder.layers.3.conv",
-    "Unpatchify(None, d, 1, 16, stride=8, padding=((0, 8),))",
+    "Unpatchify(None, n, 1, 16, stride=8, padding=((0, 8),))",
     edges="model",
 )
 def encodec(cls):
@@ -852,7 +852,7 @@ def encodec(cls):
     "Chameleon, between resolutions",
     "transformers.ChameleonVQVAE",
     "encoder.down.0.downsample.conv",
-    "Patchify(None, d, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
+    "Patchify(None, n, 2, 3, stride=2, padding=((0, 1), (0, 1)))",
     edges="model",
 )
 def chameleon(cls):
@@ -912,7 +912,7 @@ def ppocr(cls):
     "wav2vec 2.0, second, with its GELU",
     "transformers.Wav2Vec2Model",
     "feature_extractor.conv_layers.1.conv",
-    'Patchify(None, d, 1, 3, stride=2, bias=False, activation="gelu")',
+    'Patchify(None, n, 1, 3, stride=2, bias=False, activation="gelu")',
 )
 def wav2vec2_gelu(cls):
     model, forward = wav2vec2(cls)
