@@ -1,10 +1,7 @@
-"""Sizes along each axis of a patching: the grid of a signal, and the signals of a grid.
+"""Sizes along each axis of a patching, from the signal to the grid and back, and their checks.
 
-An edge is how many zeros to add, and how many positions to cut off, at the two ends of an axis.
-
-A size is an int, or `None` where it is not known yet. The arithmetic of `Axis` also takes a
-backend's scalar for a size that is known only at run time. Every shape that the package reports or
-checks is computed here.
+A size is an int, `None` where it is not known yet, or a backend's scalar where it is known only at
+run time. No size of a signal or a grid is computed anywhere else.
 """
 
 import math
@@ -13,8 +10,7 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
-# A size: an int, `None`, or a backend's scalar for a size that is known only at run time.
-Size = Any
+Size = Any  # an int, `None`, or a backend's scalar
 Shape = tuple[Size, ...]
 # The positions at the two ends of an axis.
 Pair = tuple[Size, Size]
