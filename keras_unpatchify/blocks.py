@@ -30,33 +30,38 @@ def of_patch(axes, order):
     return sorted(blocks, key=lambda block: [block.start[i] for i in order])
 
 
-def matrix(kernel, axes, order):
-    """(*patch, signal, token) -> (prod(patch) * signal, token), one block after another."""
-    token = kernel.shape[-1]
+def matrix(array, axes, order):
+    """(*patch, signal, ...) -> (prod(patch) * signal, ...), one block after another."""
+    more = array.shape[len(axes) + 1 :]
     if all(axis.even for axis in axes):
-        return ops.reshape(taps(kernel, axes, [axis.width for axis in axes], order), (-1, token))
+        array = _sorted(array, axes, [axis.width for axis in axes], order)
+        return ops.reshape(array, (-1, *more))
     rows = []
     for start, width in of_patch(axes, order):
         place = tuple(slice(n, n + m) for n, m in zip(start, width))
-        rows.append(ops.reshape(kernel[place], (-1, token)))
+        rows.append(ops.reshape(array[place], (-1, *more)))
     return ops.concatenate(rows)
 
 
-def taps(kernel, axes, width, order=None):
-    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks.
+def taps(kernel, axes, width):
+    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token); zeros fill up blocks."""
+    signal, token = map(int, kernel.shape[-2:])  # torch.jit traces with tensors
+    kernel = _sorted(kernel, axes, width, range(len(axes)))
+    number = [axis.blocks for axis in axes]
+    return ops.reshape(kernel, (*number, math.prod(width) * signal, token))
 
-    `order` is the order of the axes in `*blocks`, by default their own.
-    """
-    d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
+
+def _sorted(array, axes, width, order):
+    """(*patch, ...) -> (*blocks in order, *width, ...), or as it is where there is one block."""
+    d, more = len(axes), tuple(map(int, array.shape[len(axes) :]))
     number = [axis.blocks for axis in axes]
     missing = [n * w - axis.patch for n, w, axis in zip(number, width, axes)]
-    kernel = tensors.pad(kernel, [*((0, n) for n in missing), (0, 0), (0, 0)])
-    order = range(d) if order is None else order
-    if math.prod(number) > 1:
-        split = [n for pair in zip(number, width) for n in pair]
-        moved = (*(2 * i for i in order), *range(1, 2 * d, 2), 2 * d, 2 * d + 1)
-        kernel = ops.transpose(ops.reshape(kernel, (*split, signal, token)), moved)
-    return ops.reshape(kernel, (*(number[i] for i in order), math.prod(width) * signal, token))
+    array = tensors.pad(array, [*((0, n) for n in missing), *((0, 0) for _ in more)])
+    if math.prod(number) == 1:
+        return array
+    split = [n for pair in zip(number, width) for n in pair]
+    moved = (*(2 * i for i in order), *range(1, 2 * d, 2), *range(2 * d, 2 * d + len(more)))
+    return ops.transpose(ops.reshape(array, (*split, *more)), moved)
 
 
 def along(array, i, axis):

@@ -95,9 +95,7 @@ def sum_of_patches(x, kernel, bias, axes, size):
     order = _longest_first(tensors.shape_of(x)[1:-1])
     columns = tensors.product(x, blocks.matrix(kernel, axes, order), transposed=True)
     if bias is not None:
-        # (*patch, signal, 1) -> (prod(patch) * signal,)
-        column = blocks.matrix(ops.expand_dims(bias, -1), axes, order)
-        columns = columns + ops.reshape(column, (-1,))
+        columns = columns + blocks.matrix(bias, axes, order)
     return _add_up(blocks.split(columns, axes, order), axes, size, order)
 
 
