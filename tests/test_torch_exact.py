@@ -164,7 +164,7 @@ def test_float64_is_refused_where_jax_holds_float32(is_built):
         layer.build((None, None, None, 8))
     assert (
         "'weight' is float64 instead of float32 or a narrower float (the layer's dtype is "
-        "float64, but its variables hold float32; on jax, enable x64); 'bias' is float64, which"
+        "float64, but its variables hold float32; on jax, enable x64); 'bias' is float64 instead"
     ) in refusal(layer, checkpoint(dtype="float64"))
     load_torch_weights(layer, checkpoint())
     assert bits(to_torch_weights(layer)) == bits(checkpoint())
