@@ -1,6 +1,8 @@
 """What the lowerings owe beside values: sums that keep small terms, sizes that are not guessed,
 the choice of one."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -138,7 +140,7 @@ def loops_of_jax(monkeypatch):
     ("grid", "patch", "stride", "token", "loops"),
     [
         ((3, 2), (6, 6), (3, 1), 9, [2]),  # 36 numbers are 3 * (9 + 3)
-        ((3, 2), (6, 6), (3, 1), 10, []),
+        ((3, 2), (5, 7), (3, 1), 9, []),
         ((2, 3), (6, 6), (3, 1), 8, [6]),
         ((2, 2, 2), (8, 8, 4), (4, 1, 1), 1, [2, 8, 4]),
         ((2, 2, 2), (8, 8, 2), (4, 1, 1), 1, [2, 8]),  # 8 are less than 3 * (1 + 4) - 4
@@ -171,17 +173,29 @@ def test_jax_loops_over_blocks_that_are_many_for_their_token_and_cell(
 
 @pytest.mark.parametrize("padding", ["valid", "same", ((2, 2), (2, 2)), ((1, -1), (0, 2))])
 @pytest.mark.parametrize(
-    ("patch", "stride"), [((6, 6), (2, 2)), ((7, 4), (2, 3)), ((5, 8), (2, 3)), ((7, 4), (3, 1))]
+    ("patch", "stride", "depth"),
+    [
+        ((6, 6), (2, 2), 1),
+        ((7, 4), (2, 3), 1),
+        ((5, 8), (2, 3), 1),
+        ((7, 4), (3, 1), 1),
+        ((9, 8), (2, 2), 2),
+        ((3, 4, 6), (2, 1, 2), 2),
+        ((5, 4, 8), (2, 1, 2), 3),
+    ],
 )
-def test_loops_compute_the_same(loops_of_jax, patch, stride, padding):
-    """With a bias, blocks of other widths, and positions at the end that no patch covers."""
-    found, size = loops_of_jax, (11, 13)
+def test_loops_compute_the_same(loops_of_jax, patch, stride, depth, padding):
+    """With a bias, blocks of other widths, positions at the end that no patch covers, and loops
+    within loops."""
+    found, size = loops_of_jax, (11, 13, 9)[: len(patch)]
+    if not isinstance(padding, str):
+        padding = (*padding, (1, 2))[: len(patch)]
     options = {"stride": stride, "padding": padding}
     x, kernel, bias = normal((2, *size, 2), 0), normal((*patch, 2, 3), 1), normal((*patch, 2), 2)
     tokens = patchify(tensor(x), tensor(kernel), implementation="matmul", **options)
     expected = reference.patchify(x, kernel, **options)
     np.testing.assert_allclose(to_numpy(tokens), expected, **TOLERANCE)
-    assert found
+    assert len(found) == sum(math.prod(found[:level]) for level in range(depth))
     found.clear()
     signal = unpatchify(
         tokens,
@@ -193,7 +207,7 @@ def test_loops_compute_the_same(loops_of_jax, patch, stride, padding):
     )
     expected = reference.unpatchify(to_numpy(tokens), kernel, bias, size=size, **options)
     np.testing.assert_allclose(to_numpy(signal), expected, **TOLERANCE)
-    assert found
+    assert len(found) == sum(math.prod(found[:level]) for level in range(depth))
 
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow", "numpy", "openvino"])
