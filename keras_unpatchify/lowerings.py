@@ -182,8 +182,7 @@ def _tokens_by_loops(x, kernel, axes, grid, loops):
     spare = _spare(x, axes, grid)
     axes_of_block = blocks.axes_of_one(axes, loops, spare)
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
-    around = [max(ends) for ends in zip(x.shape[1:-1], length)]
-    before = [axis.reach(axis.unused(n))[0] for axis, n in zip(axes, x.shape[1:-1])]
+    around, before = _rings(axes, x.shape[1:-1], length, loops)
 
     def add(carry, kernel, loops, masks):
         """The ring, rolled on, and the sum with the blocks of the kernel."""
@@ -220,11 +219,8 @@ def _signal_by_loops(x, kernel, bias, axes, size, loops):
     size = [axis.size(n) if m is None else m for axis, n, m in zip(axes, grid, size)]
     axes_of_block = blocks.axes_of_one(axes, loops, [0] * len(axes))
     size_of_block = [None if i in loops else n for i, n in enumerate(size)]
-    around = [
-        max(n, g * a.stride) if i in loops else n
-        for i, (n, g, a) in enumerate(zip(size, grid, axes))
-    ]
-    before = [axis.reach(axis.unused(n))[0] for axis, n in zip(axes, size)]
+    length = [g * axis.stride for axis, g in zip(axes, grid)]
+    around, before = _rings(axes, size, length, loops)
 
     def add(total, arrays, loops, masks):
         """The sum with the blocks of the arrays, a kernel and perhaps a bias."""
@@ -255,11 +251,21 @@ def _signal_by_loops(x, kernel, bias, axes, size, loops):
     return total
 
 
+def _rings(axes, size, length, loops):
+    """The length of the ring along each axis, and how far patches reach before the signal.
+
+    A ring is a signal whose ends meet, as long as the cells at least. Along an axis without a loop
+    it is the signal.
+    """
+    around = [max(n, m) if i in loops else n for i, (n, m) in enumerate(zip(size, length))]
+    return around, [axis.reach(axis.unused(n))[0] for axis, n in zip(axes, size)]
+
+
 def _inside(n, axis, before, around, after):
     """Where a ring that holds block `n` of all patches is inside of the patches and of the signal.
 
-    A ring is a signal whose ends meet. What lies outside would come in again at the other end. The
-    shape is `(around, 1, ..., 1)`, with `after` axes of 1.
+    What lies outside would come in again at the other end. The shape is `(around, 1, ..., 1)`, with
+    `after` axes of 1.
     """
     position = ops.arange(0, around)
     in_patch = n * axis.width + position % axis.stride
