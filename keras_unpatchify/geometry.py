@@ -94,6 +94,20 @@ class Axis(NamedTuple):
         """The size of a grid's signal where no other is asked for."""
         return (grid - 1) * self.stride + self.shortest + self.unused(None)
 
+    def only_first(self, number: int) -> "Axis":
+        """The axis of the first positions of a signal, and of the patches that reach them.
+
+        This and the next take padding that is a pair.
+        """
+        before: Any = self.padding[0]
+        patches = -(-(before + number) // self.stride)
+        return self._replace(padding=(before, self.natural(patches) - before - number))
+
+    def without_first(self, number: int) -> "Axis":
+        """The axis of the same patches, and of the signal without its first positions."""
+        pair: Any = self.padding
+        return self._replace(padding=(pair[0] + number, pair[1]))
+
     def unused(self, size: Size | None) -> Size:
         """The positions of a signal after its last patch; `None` is the default size."""
         if size is None:

@@ -11,7 +11,7 @@ The kernel is `(*patch, signal, token)`. The bias is `None`, or what each patch 
 - `conv_transpose` is the backend's convolution with the whole patch.
 - `matmul` is a matrix product with whole patches. For a signal, it cuts the patches into blocks, at
   most one stride wide, and adds them up at their places, axis by axis. On jax, it loops over blocks
-  where they have many numbers.
+  where they have many numbers, and adds up some positions apart where a signal grows.
 - `subpixel` sees the signal as cells, one stride long. It is a convolution of stride 1 over cells,
   whose channels are the positions in a cell (Shi et al., "Is the deconvolution layer the same as a
   convolutional layer?", 2016).
@@ -25,7 +25,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import keras
 from keras import ops
 
 from keras_unpatchify import blocks, geometry, tensors
@@ -87,16 +86,16 @@ def matmul_signal(x, kernel, bias, axes, size):
     loops = _loops(x, kernel, axes, tensors.shape_of(x)[1:-1])
     if loops:
         return _signal_by_loops(x, kernel, bias, axes, size, loops)
-    return sum_of_patches(x, kernel, bias, axes, size)
+    return sum_of_patches(x, kernel, bias, axes, size, _apart(x, axes, size))
 
 
-def sum_of_patches(x, kernel, bias, axes, size):
-    """The same, where all blocks exist at once."""
+def sum_of_patches(x, kernel, bias, axes, size, apart=()):
+    """The same, where all blocks exist at once; `apart` is what `_apart` finds."""
     order = _longest_first(tensors.shape_of(x)[1:-1])
     columns = tensors.product(x, blocks.matrix(kernel, axes, order), transposed=True)
     if bias is not None:
         columns = columns + blocks.matrix(bias, axes, order)
-    return _add_up(blocks.split(columns, axes, order), axes, size, order)
+    return _add_up_in_parts(blocks.split(columns, axes, order), axes, size, order, apart)
 
 
 def subpixel_tokens(x, kernel, axes, grid):
@@ -162,9 +161,7 @@ def _loops(x, kernel, axes, grid):
     block along an axis at a time, and holds a sum. Loops within it add to the same sum. Outside of
     a trace there are no loops, because jax would compile them again at every call.
     """
-    if keras.backend.backend() != "jax" or not all(map(geometry.is_constant, grid)):
-        return []
-    if not any(map(tensors.is_traced, (x, kernel))):
+    if not tensors.jax_compiles(x, kernel) or not all(map(geometry.is_constant, grid)):
         return []
     *_, signal, token = kernel.shape
     cell = signal * math.prod([axis.stride for axis in axes])
@@ -282,6 +279,49 @@ def _longest_first(grid):
     """
     known = all(map(geometry.is_constant, grid))
     return sorted(range(len(grid)), key=lambda i: -grid[i] if known else i)
+
+
+def _apart(x, axes, size):
+    """How many positions at the beginning of each axis jax adds up apart from the rest.
+
+    They are as many as the signal has more than the cells. If a divided axis grows, it is divided
+    anew, which moves more than all else. So the rest is added up in the length of the cells, and
+    grows once. Zeros at the beginning move a little less than zeros at the end.
+    """
+    found = [0] * len(axes)
+    if not tensors.jax_compiles(x):
+        return found
+    for i, (axis, tokens, positions) in enumerate(zip(axes, x.shape[1:-1], size)):
+        positions = axis.size(tokens) if positions is None else positions
+        if axis.blocks > 1 and geometry.is_constant(tokens) and geometry.is_constant(positions):
+            cells = tokens * axis.stride
+            if 0 < positions - cells <= cells - axis.padding[0]:
+                found[i] = positions - cells
+    return found
+
+
+def _add_up_in_parts(columns, axes, size, order, apart):
+    """The signal of `(block, columns)`, with some positions at its beginning added up apart."""
+    if not any(apart):
+        return _add_up(columns, axes, size, order)
+    columns = list(columns)
+    rest = [axis.without_first(n) if n else axis for axis, n in zip(axes, apart)]
+    size_of_rest = [m and m - n for m, n in zip(size, apart)]
+    y = _add_up(iter(columns), rest, size_of_rest, order)
+    y = tensors.pad(y, [(0, 0), *((n, 0) for n in apart), (0, 0)])
+    for i, number in enumerate(apart):
+        if number:
+            first = axes[i].only_first(number)
+            tokens = first.grid(number)
+            some = ((block, tensors.first(cells, i, tokens)) for block, cells in columns)
+            changed = (_with(axes, i, first), _with(size, i, number), order, _with(apart, i, 0))
+            y = tensors.with_first(y, i, _add_up_in_parts(some, *changed))
+    return y
+
+
+def _with(values, i, value):
+    """The values, with another one at `i`."""
+    return [*values[:i], value, *values[i + 1 :]]
 
 
 def _add_up(columns, axes, size, order):

@@ -1,8 +1,7 @@
 """Tensors on every backend: their sizes, zeros and cuts at their ends, products and convolutions.
 
 Tensors are channels last, `(batch, *size, channels)`. What differs between backends, in results or
-in speed, is handled here. Two rules also ask for the backend: when to loop (`lowerings.py`), and
-which lowering "auto" takes (`ops.py`).
+in speed, is handled here. Only which lowering "auto" takes also depends on it (`ops.py`).
 """
 
 import itertools
@@ -34,9 +33,9 @@ def batch_of(x: Any, *more: geometry.Size) -> geometry.Size:
     return -1 if others_known and (not geometry.is_static(batch) or batch == 1) else batch
 
 
-def is_traced(x):
-    """Whether a tensor of jax stands for values that are not there yet, as under `jax.jit`."""
-    return not hasattr(x, "block_until_ready")
+def jax_compiles(*xs):
+    """Whether jax is tracing with one of these tensors, as under `jax.jit`."""
+    return keras.backend.backend() == "jax" and not all(hasattr(x, "block_until_ready") for x in xs)
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -127,6 +126,19 @@ def to_length(x, i, length):
     missing = length - x.shape[1 + i]
     edge = geometry.Edge((0, max(0, missing)), (0, max(0, -missing)))
     return fit_along(x, i, edge, length)
+
+
+def first(x, i, number):
+    """The first positions along an axis."""
+    # A slice would move more of an axis that is divided over devices.
+    return ops.take(x, ops.arange(0, number), axis=1 + i)
+
+
+def with_first(x, i, positions):
+    """The tensor of jax with these as the first positions along an axis."""
+    # To concatenate would gather an axis that is divided over devices.
+    place = (*(slice(None),) * (1 + i), ops.arange(0, positions.shape[1 + i]))
+    return x.at[place].set(positions, indices_are_sorted=True, unique_indices=True)
 
 
 def zero_outside(inside, x):

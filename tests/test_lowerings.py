@@ -84,7 +84,9 @@ def test_a_batch_is_inferred_where_it_alone_is_unknown(shape, more, batch):
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
 @over_cases(["1d-overlap", "2d-wide-token", "2d-mixed", "2d-many-channels", "2d-wide-blocks"])
 def test_what_is_written_for_one_backend_computes_the_same_on_any(monkeypatch, backend, case):
+    """But for what jax does only where it compiles, which has its own tests below."""
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(tensors, "jax_compiles", lambda *xs: False)
     options = {"stride": case.stride, "padding": case.padding("pairs")}
     for size in case.sizes(options["padding"]):
         x, image, kernel = case.tokens(), case.signals(size), case.kernel()
@@ -120,8 +122,28 @@ def test_each_backend_computes_the_product_in_its_fastest_way(monkeypatch, backe
 
 
 @pytest.fixture
-def loops_of_jax(monkeypatch):
-    """The numbers of steps of loops that run step by step on every backend, as if jax traced."""
+def apart(monkeypatch):
+    """The axes and lengths of what is added up apart, on every backend as if jax traced."""
+    found, with_first = [], tensors.with_first
+    if keras.backend.backend() != "jax":
+
+        def with_first(x, i, positions):
+            rest = K.split(x, [positions.shape[1 + i]], axis=1 + i)[1]
+            return K.concatenate([positions, rest], axis=1 + i)
+
+    def spied(x, i, positions):
+        found.append((i, positions.shape[1 + i]))
+        return with_first(x, i, positions)
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(tensors, "jax_compiles", lambda *xs: keras.backend.backend() == "jax")
+    monkeypatch.setattr(tensors, "with_first", spied)
+    return found
+
+
+@pytest.fixture
+def loops_of_jax(monkeypatch, apart):
+    """The numbers of steps of loops, which run step by step."""
     found = []
 
     def scan(step, carry, parts):
@@ -130,8 +152,6 @@ def loops_of_jax(monkeypatch):
             carry, _ = step(carry, [part[n] for part in parts])
         return carry, None
 
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    monkeypatch.setattr(tensors, "is_traced", lambda x: True)
     monkeypatch.setattr(K, "scan", scan)
     return found
 
@@ -238,6 +258,89 @@ def test_jax_does_not_loop_where_it_would_compile_at_every_call(monkeypatch, tra
     assert found == [1]
     jax.grad(total)(arrays[traced])
     assert found == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("patch", "stride", "padding", "size", "expected"),
+    [
+        ((4,), (2,), "valid", (8,), [(0, 2)]),
+        ((6,), (2,), ((1, 1),), (8,), [(0, 2)]),
+        ((6,), (2,), ((0, 3),), (7,), [(0, 1)]),
+        ((6,), (2,), ((0, -1),), (11,), [(0, 5)]),
+        ((7,), (3,), "valid", (14,), [(0, 5)]),
+        ((8,), (2,), "valid", (12,), [(0, 6)]),
+        ((8,), (2,), "valid", (10,), []),  # two cells, and six positions more
+        ((8,), (2,), ((2, 0),), (10,), [(0, 4)]),
+        ((8,), (2,), ((2, 0),), (8,), []),  # the third of two cells would reach the first positions
+        ((4,), (4,), "valid", (9,), []),  # patches do not overlap
+        ((4,), (2,), "same", (8,), []),
+        ((4,), (2,), ((1, 1),), (8,), []),
+        ((4,), (2,), ((3, 1),), (6,), []),
+        ((4, 4), (2, 2), "valid", (8, 12), [(0, 2), (1, 2)]),
+        ((4, 4), (4, 2), "valid", (9, 12), [(1, 2)]),
+        ((4, 6), (2, 2), ((1, 1), (0, 1)), (8, 12), [(1, 4)]),
+        ((4, 4, 4), (2, 2, 2), "valid", (8, 6, 12), [(0, 2), (1, 2), (2, 2)]),
+        ((4, 4, 4), (2, 2, 2), ((0, 0), (1, 1), (0, 0)), (8, 6, 12), [(0, 2), (2, 2)]),
+    ],
+)
+def test_what_jax_adds_up_apart(apart, patch, stride, padding, size, expected):
+    """The first positions along an axis that is longer than its cells."""
+    options = {"stride": stride, "padding": padding}
+    x, kernel, bias = normal((2, *size, 2), 0), normal((*patch, 2, 30), 1), normal((*patch, 2), 2)
+    tokens = reference.patchify(x, kernel, **options).astype("float32")
+    signal = unpatchify(
+        *map(tensor, (tokens, kernel, bias)),
+        output_spatial_shape=size,
+        implementation="matmul",
+        **options,
+    )
+    oracle = reference.unpatchify(tokens, kernel, bias, size=size, **options)
+    np.testing.assert_allclose(to_numpy(signal), oracle, **TOLERANCE)
+    assert sorted(set(apart)) == expected
+
+
+@pytest.mark.jax_backend
+def test_jax_adds_up_nothing_apart_outside_of_a_trace(monkeypatch):
+    """A call takes twice as long with it."""
+    import jax
+
+    found, ours = [], tensors.with_first
+    monkeypatch.setattr(tensors, "with_first", lambda *args: found.append(1) or ours(*args))
+    x, kernel = normal((1, 4, 30), 0), normal((4, 1, 30), 1)
+
+    def signal(x):
+        return unpatchify(x, kernel, stride=2, implementation="matmul")
+
+    eager = signal(x)
+    assert found == []
+    np.testing.assert_allclose(jax.jit(signal)(x), eager, **TOLERANCE)
+    assert found == [1]
+
+
+@pytest.mark.parametrize("dtype", LARGE)
+def test_what_is_added_up_apart_is_added_in_single_precision(apart, dtype):
+    """Three positions apart, of which the last has the large number and two small ones."""
+    kernel = np.zeros((4, 1, 1, 4), "float32")
+    kernel[..., 0] = 1
+    kernel[0, ..., 0] = LARGE[dtype]
+    arrays = [K.cast(a, dtype) for a in (np.ones((1, 4, 5, 4), "float32"), kernel)]
+    y = unpatchify(*arrays, stride=1, implementation="matmul")
+    assert set(apart) == {(0, 3)}
+    y = to_numpy(K.cast(y, "float32"))[0, 2:4]
+    np.testing.assert_allclose(y[0], LARGE[dtype] + 2)
+    np.testing.assert_allclose(y[1], LARGE[dtype] + 3, atol=1)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 0), (1, 3), (2, 4), (0, 4)])
+def test_what_is_added_up_apart_keeps_what_is_not_a_number_in_its_patch(apart, place):
+    x, kernel = normal((1, 3, 5, 30), 0), normal((5, 4, 2, 30), 1)
+    x[(0, *place, 0)] = np.nan
+    options = {"stride": (2, 2)}
+    signal = unpatchify(tensor(x), tensor(kernel), implementation="matmul", **options)
+    np.testing.assert_allclose(
+        to_numpy(signal), reference.unpatchify(x, kernel, **options), **TOLERANCE
+    )
+    assert set(apart) == {(0, 3), (1, 2)}
 
 
 @pytest.mark.parametrize("dtype", LARGE)

@@ -75,12 +75,12 @@ def test_nothing_imports_the_inside_of_keras_or_a_backend(room):
     assert not any(name.startswith("keras.src") for name in imports(ROOMS[room]))
 
 
-def test_three_rooms_ask_for_the_backend():
-    """What differs for a tensor, the rule of loops, and that of "auto"."""
+def test_two_rooms_ask_for_the_backend():
+    """What differs for a tensor, and the rule of "auto"."""
     asking = {
         room for room, tree in ROOMS.items() if "backend.backend()" in ast.unparse(tree)
     }  # but for docstrings
-    assert asking == {"tensors", "lowerings", "ops"}
+    assert asking == {"tensors", "ops"}
 
 
 def test_every_name_is_used():

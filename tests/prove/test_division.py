@@ -34,52 +34,49 @@ def test_tiling_moves_nothing(rows):
     assert all(moved == 0 for lowerings in tiling for _, moved, _ in lowerings)
 
 
-def compared(rows, padding, longest):
-    """Settings with what both lowerings move, for tokens of more channels than a cell has numbers.
+def compared(rows, padding, kind=""):
+    """Settings with what both lowerings move; without a kind, for tokens of more channels than a
+    cell has numbers, and patches of at most two blocks along an axis.
 
-    The native operator moves tokens, the other one parts of patches. Of patches of four blocks
-    along an axis, it moves the more parts.
+    The native operator moves tokens, the other one parts of patches.
     """
+    kinds = [kind] if kind else []
     found = [
         (row[:6], row[6][1], row[7][1])
         for row in rows
         if len(row) == 8
-        and "narrow" not in row[0]
-        and "deep" not in row[0]
+        and [word for word in ("narrow", "deep") if word in row[0]] == kinds
         and row[1] == padding
-        and row[4] == longest
     ]
     assert found
     return found
 
 
 @pytest.mark.jax_backend
-@pytest.mark.parametrize(("padding", "longest"), [("same", True), ("same", False), ("valid", True)])
-def test_no_more_is_moved_than_by_the_native_operator(rows, padding, longest):
-    """Up to a thousandth: with "valid", the weather model's gradient moves 1.0005 times as much."""
-    for setting, ours, native in compared(rows, padding, longest):
-        assert ours <= 1.001 * native, (setting, ours, native)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_no_more_is_moved_than_by_the_native_operator(rows, padding):
+    """Along any axis."""
+    for setting, ours, native in compared(rows, padding):
+        assert ours <= native, (setting, ours, native)
 
 
 @pytest.mark.jax_backend
-def test_valid_moves_at_most_twice_as_much_along_a_shorter_axis(rows):
-    """An axis that grows is divided anew, once for each block along a longer one."""
-    for setting, ours, native in compared(rows, "valid", longest=False):
-        assert ours <= 2 * native, (setting, ours, native)
+@pytest.mark.parametrize(("padding", "most"), [("same", 2), ("valid", 2.9)])
+def test_narrow_tokens_move_less_than_the_parts_of_their_patches(rows, padding, most):
+    """A cell has twice as many numbers as its token."""
+    for setting, ours, native in compared(rows, padding, "narrow"):
+        assert ours <= most * native, (setting, ours, native)
 
 
 @pytest.mark.jax_backend
 def test_the_parts_of_a_deep_overlap_that_move(rows):
     """Along the longest axis, no more than by the native operator, but where the signal grows in
     each step of a loop. Along a shorter one, up to 3.1 times as much."""
-    deep = [row for row in rows if "deep" in row[0]]
-    assert deep
-    for row in deep:
-        _, padding, layer, _, longest, _ = row[:6]
+    for setting, ours, native in compared(rows, "same", "deep") + compared(rows, "valid", "deep"):
+        _, padding, layer, _, longest, _ = setting
         grows = padding == "valid" and layer == "unpatchify"
         limit = 3.1 if not longest else 2.3 if grows else 1
-        ours, native = row[6][1], row[7][1]
-        assert ours <= limit * native, row
+        assert ours <= limit * native, (setting, ours, native)
 
 
 @pytest.mark.jax_backend
@@ -90,14 +87,11 @@ def test_the_native_operator_moves_something(rows):
 
 
 @pytest.mark.jax_backend
-@pytest.mark.parametrize(("longest", "most"), [(True, 3), (False, 4.5)])
-def test_a_device_holds_a_few_times_its_own_part(rows, longest, most):
+def test_a_device_holds_a_few_times_its_own_part(rows):
     """Of the tokens and the signal, of which it has an eighth: if it gathered them, it would hold
     eight times as much."""
-    found = [
-        row for row in rows if row[4] == longest and "narrow" not in row[0] and "deep" not in row[0]
-    ]
+    found = [row for row in rows if "narrow" not in row[0] and "deep" not in row[0]]
     assert found
     for row in found:
         _, _, held = row[6]
-        assert held <= most, row
+        assert held <= 3.4, row
