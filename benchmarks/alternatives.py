@@ -53,6 +53,12 @@ def at_once(x, kernel, w):
         return blocks(x, kernel, w)
 
 
+def grown_by_each(x, kernel, w):
+    """The same where each block makes the signal longer."""
+    with mock.patch.object(lowerings, "_apart", lambda x, axes, size: [0] * len(axes)):
+        return blocks(x, kernel, w)
+
+
 def loop(x, kernel, w):
     """A product for each block, in a loop that never holds two of them."""
     return along_axes(x, taps_of(kernel, w), w, 1)
@@ -72,38 +78,12 @@ def gathered(x, kernel, w):
     return to_space(jnp.einsum("b...t,bct->...c", jnp.stack(tokens), taps), w)
 
 
-def grown_once(x, kernel, w):
-    """One product, whose blocks are added to the cells of the grid. What lies beyond the grid is
-    added apart, and written to the end of the grown signal."""
-    taps = taps_of(kernel, w)
-    parts = jnp.tensordot(x, taps, axes=(-1, -1))  # (batch, *grid, *blocks, cell)
-    return grown(parts, w, 1)
-
-
-def grown(parts, w, axis):
-    """The signal of these cells, added up along an axis and those after it."""
-    d = len(w.grid)
-    if axis > d:
-        return to_space(parts, w)
-    n, stride = w.grid[axis - 1], w.stride[axis - 1]
-    first, second = (jnp.squeeze(y, 1 + d) for y in jnp.split(parts, 2, axis=1 + d))
-    moved = pad(jax.lax.slice_in_dim(second, 0, n - 1, 1, axis), axis, 1, 0)
-    # of a divided axis a slice would move more, and joining two tensors is an all-to-all
-    beyond = jnp.take(second, jnp.array([n - 1]), axis, mode="clip")
-    y, end = (grown(part, w, axis + 1) for part in (first + moved, beyond))
-    y = pad(y, axis, 0, stride)
-    place = jnp.arange(y.shape[axis]).reshape([-1 if i == axis else 1 for i in range(y.ndim)])
-    for k in range(stride):
-        y = jnp.where(place == n * stride + k, jax.lax.slice_in_dim(end, k, k + 1, 1, axis), y)
-    return y
-
-
 def cells(x, kernel, w):
     """The convolution over cells."""
     return unpatchify(x, kernel, stride=w.stride, implementation="subpixel")
 
 
-WAYS = (blocks, at_once, loop, gathered, grown_once, cells)
+WAYS = (blocks, at_once, grown_by_each, loop, gathered, cells)
 
 
 def along_axes(x, taps, w, axis):
