@@ -305,7 +305,7 @@ def _add_up_in_parts(columns, axes, size, order, apart):
     if not any(apart):
         return _add_up(columns, axes, size, order)
     columns = list(columns)
-    rest = [axis.without_first(n) if n else axis for axis, n in zip(axes, apart)]
+    rest = [axis.without_first(n) for axis, n in zip(axes, apart)]
     size_of_rest = [m and m - n for m, n in zip(size, apart)]
     y = _add_up(iter(columns), rest, size_of_rest, order)
     y = tensors.pad(y, [(0, 0), *((n, 0) for n in apart), (0, 0)])

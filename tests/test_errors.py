@@ -401,7 +401,7 @@ def test_a_patchify_layer_of_unknown_channels_has_no_mirror():
         "built, with "
         "in_features=None. Build it first, give it `in_features`, or pass `out_features` here."
     )
-    with pytest.raises(ValueError, match=re.escape(text)):
+    with pytest.raises(ValueError, match=re.escape(text) + "$"):
         Unpatchify.from_patchify(Patchify(None, 8, 2, 4))
 
 
