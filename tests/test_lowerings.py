@@ -263,19 +263,20 @@ def test_jax_does_not_loop_where_it_would_compile_at_every_call(monkeypatch, tra
 @pytest.mark.parametrize(
     ("patch", "stride", "padding", "size", "expected"),
     [
-        ((4,), (2,), "valid", (8,), [(0, 2)]),
-        ((6,), (2,), ((1, 1),), (8,), [(0, 2)]),
-        ((6,), (2,), ((0, 3),), (7,), [(0, 1)]),
-        ((6,), (2,), ((0, -1),), (11,), [(0, 5)]),
-        ((7,), (3,), "valid", (14,), [(0, 5)]),
-        ((8,), (2,), "valid", (12,), [(0, 6)]),
-        ((8,), (2,), "valid", (10,), []),  # two cells, and six positions more
-        ((8,), (2,), ((2, 0),), (10,), [(0, 4)]),
-        ((8,), (2,), ((2, 0),), (8,), []),  # the third of two cells would reach the first positions
-        ((4,), (4,), "valid", (9,), []),  # patches do not overlap
-        ((4,), (2,), "same", (8,), []),
-        ((4,), (2,), ((1, 1),), (8,), []),
-        ((4,), (2,), ((3, 1),), (6,), []),
+        ((4,), (2,), "valid", (8,), []),
+        ((4, 1), (2, 1), "valid", (8, 3), [(0, 2)]),
+        ((6, 1), (2, 1), ((1, 1), (0, 0)), (8, 3), [(0, 2)]),
+        ((6, 1), (2, 1), ((0, 3), (0, 0)), (7, 3), [(0, 1)]),
+        ((6, 1), (2, 1), ((0, -1), (0, 0)), (11, 3), [(0, 5)]),
+        ((7, 1), (3, 1), "valid", (14, 3), [(0, 5)]),
+        ((8, 1), (2, 1), "valid", (12, 3), [(0, 6)]),
+        ((8, 1), (2, 1), "valid", (10, 3), []),  # two cells, and six positions more
+        ((8, 1), (2, 1), ((2, 0), (0, 0)), (10, 3), [(0, 4)]),
+        ((8, 1), (2, 1), ((2, 0), (0, 0)), (8, 3), []),  # three cells, of two tokens
+        ((4, 1), (4, 1), "valid", (9, 3), []),  # patches do not overlap
+        ((4, 1), (2, 1), "same", (8, 3), []),
+        ((4, 1), (2, 1), ((1, 1), (0, 0)), (8, 3), []),
+        ((4, 1), (2, 1), ((3, 1), (0, 0)), (6, 3), []),
         ((4, 4), (2, 2), "valid", (8, 12), [(0, 2), (1, 2)]),
         ((4, 4), (4, 2), "valid", (9, 12), [(1, 2)]),
         ((4, 6), (2, 2), ((1, 1), (0, 1)), (8, 12), [(1, 4)]),
@@ -284,7 +285,7 @@ def test_jax_does_not_loop_where_it_would_compile_at_every_call(monkeypatch, tra
     ],
 )
 def test_what_jax_adds_up_apart(apart, patch, stride, padding, size, expected):
-    """The first positions along an axis that is longer than its cells."""
+    """The first positions along an axis that is longer than its cells, but for a series."""
     options = {"stride": stride, "padding": padding}
     x, kernel, bias = normal((2, *size, 2), 0), normal((*patch, 2, 30), 1), normal((*patch, 2), 2)
     tokens = reference.patchify(x, kernel, **options).astype("float32")
@@ -306,10 +307,10 @@ def test_jax_adds_up_nothing_apart_outside_of_a_trace(monkeypatch):
 
     found, ours = [], tensors.with_first
     monkeypatch.setattr(tensors, "with_first", lambda *args: found.append(1) or ours(*args))
-    x, kernel = normal((1, 4, 30), 0), normal((4, 1, 30), 1)
+    x, kernel = normal((1, 4, 4, 30), 0), normal((4, 1, 1, 30), 1)
 
     def signal(x):
-        return unpatchify(x, kernel, stride=2, implementation="matmul")
+        return unpatchify(x, kernel, stride=(2, 1), implementation="matmul")
 
     eager = signal(x)
     assert found == []
