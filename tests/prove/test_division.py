@@ -71,11 +71,11 @@ def test_narrow_tokens_move_less_than_the_parts_of_their_patches(rows, padding, 
 @pytest.mark.jax_backend
 def test_the_parts_of_a_deep_overlap_that_move(rows):
     """Along the longest axis, no more than by the native operator, but where the signal grows in
-    each step of a loop. Along a shorter one, up to 3.1 times as much."""
+    each step of a loop. Along a shorter one, up to 5 times as much."""
     for setting, ours, native in compared(rows, "same", "deep") + compared(rows, "valid", "deep"):
         _, padding, layer, _, longest, _ = setting
         grows = padding == "valid" and layer == "unpatchify"
-        limit = 3.1 if not longest else 2.3 if grows else 1
+        limit = 5 if not longest else 2.8 if grows else 1
         assert ours <= limit * native, (setting, ours, native)
 
 
