@@ -55,7 +55,7 @@ def at_once(x, kernel, w):
 
 def grown_by_each(x, kernel, w):
     """The same where each block makes the signal longer."""
-    with mock.patch.object(lowerings, "_apart", lambda x, axes, size: [0] * len(axes)):
+    with mock.patch.object(lowerings, "_apart", return_value=()):
         return blocks(x, kernel, w)
 
 

@@ -34,19 +34,21 @@ def test_tiling_moves_nothing(rows):
     assert all(moved == 0 for lowerings in tiling for _, moved, _ in lowerings)
 
 
-def compared(rows, padding, kind=""):
-    """Settings with what both lowerings move; without a kind, for tokens of more channels than a
-    cell has numbers, and patches of at most two blocks along an axis.
+def kinds(row):
+    """What a geometry is named for; nothing, where a token has more channels than a cell has
+    numbers, and a patch at most two blocks along an axis."""
+    return [kind for kind in ("narrow", "deep") if kind in row[0]]
+
+
+def compared(rows, padding, *kind):
+    """Settings of a kind, or of none, with what both lowerings move.
 
     The native operator moves tokens, the other one parts of patches.
     """
-    kinds = [kind] if kind else []
     found = [
         (row[:6], row[6][1], row[7][1])
         for row in rows
-        if len(row) == 8
-        and [word for word in ("narrow", "deep") if word in row[0]] == kinds
-        and row[1] == padding
+        if len(row) == 8 and kinds(row) == [*kind] and row[1] == padding
     ]
     assert found
     return found
@@ -62,8 +64,8 @@ def test_no_more_is_moved_than_by_the_native_operator(rows, padding):
 
 @pytest.mark.jax_backend
 @pytest.mark.parametrize(("padding", "most"), [("same", 2), ("valid", 2.9)])
-def test_narrow_tokens_move_less_than_the_parts_of_their_patches(rows, padding, most):
-    """A cell has twice as many numbers as its token."""
+def test_the_parts_of_patches_of_narrow_tokens_that_move(rows, padding, most):
+    """More than by the native operator: a cell has twice as many numbers as its token."""
     for setting, ours, native in compared(rows, padding, "narrow"):
         assert ours <= most * native, (setting, ours, native)
 
@@ -90,7 +92,7 @@ def test_the_native_operator_moves_something(rows):
 def test_a_device_holds_a_few_times_its_own_part(rows):
     """Of the tokens and the signal, of which it has an eighth: if it gathered them, it would hold
     eight times as much."""
-    found = [row for row in rows if "narrow" not in row[0] and "deep" not in row[0]]
+    found = [row for row in rows if kinds(row) == []]
     assert found
     for row in found:
         _, _, held = row[6]
