@@ -3,7 +3,8 @@
     KERAS_BACKEND=torch python benchmarks/bench.py [--out DIR] [--rounds N] [--quick]
 
 Writes all numbers, `{backend}-{device}.json`, and their tables and goals, `{backend}-{device}.md`.
-The device is what the backend sees. `python benchmarks/plot.py` draws the picture of all results.
+The device is what the backend sees. With `--dtype`, its name stands at the end of both names.
+`python benchmarks/plot.py` draws the picture of all results.
 """
 
 import argparse
@@ -19,18 +20,27 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import machine
 import report
 from keras import ops
-from timing import BACKEND, STEPS, jax_functions, medians, quartiles, random_input, steps
+from timing import (
+    BACKEND,
+    STEPS,
+    compile_all,
+    jax_functions,
+    medians,
+    quartiles,
+    random_input,
+    steps,
+)
 from workloads import WORKLOADS, Workload, contenders, make, make_patchify
 
 from keras_unpatchify import Unpatchify
 
 # Largest difference between contenders, as a fraction of the largest value: rounding in sums of up
-# to 10^6 products, on a GPU with factors of 10 mantissa bits.
-TOLERANCE = {"cpu": 1e-4, "gpu": 1e-2}
-TILING = [workload for workload in WORKLOADS if workload.tiling]
+# to 10^6 products, on a GPU with factors of 10 mantissa bits; bfloat16 has 8.
+TOLERANCE = {"float32": {"cpu": 1e-4, "gpu": 1e-2}, "bfloat16": {"cpu": 4e-2, "gpu": 4e-2}}
 NATIVE_3D = "jax takes minutes for one native 3D transposed convolution on a CPU: left out"
 SUBPIXEL = "jax is slow to train the convolution over cells on a CPU: left out"
 
@@ -51,14 +61,15 @@ def input_of(workload):
 
 def check(workload, functions):
     """Every contender has the same output and the same gradient of the input."""
+    tolerance = TOLERANCE[keras.config.dtype_policy().compute_dtype][machine.device()]
     results = {}
     for name in functions.keys() - {"product"}:
         values = functions[name]["forward"](), functions[name]["training"]()[1][1]
-        results[name] = [ops.convert_to_numpy(value) for value in values]
+        results[name] = [ops.convert_to_numpy(ops.cast(value, "float32")) for value in values]
     for name, values in results.items():
         for value, expected in zip(values, results["matmul"]):
             error = abs(value - expected).max() / abs(expected).max()
-            if not error <= TOLERANCE[machine.device()]:
+            if not error <= tolerance:
                 raise SystemExit(f"{workload.name}: {name} differs from matmul by {error:.1e}")
 
 
@@ -67,6 +78,7 @@ def speed(workload, rounds):
     x = input_of(workload)
     names = [name for name in contenders(workload) if not left_out(workload, name)]
     functions = {name: steps(make(workload, name), x) for name in names}
+    compile_all(functions)
     check(workload, functions)
     return measured(functions, rounds)
 
@@ -82,6 +94,7 @@ def patchify_speed(workload, rounds):
 
 def measured(functions, rounds):
     """Medians `{step: {contender: seconds}}`, and the quartiles beside them."""
+    compile_all(functions)
     found = {}
     for step in STEPS:
         times = quartiles({name: functions[name][step] for name in functions}, rounds)
@@ -100,8 +113,6 @@ TINY = {
 
 def eager_seconds(rounds):
     """Seconds of an eager call on 2 x 4 x 4 x 8 numbers, `{kind: {contender: seconds}}`."""
-    import keras
-
     x = random_input(2, 4, 4, 8)
     found = {}
     for kind, options in TINY.items():
@@ -142,15 +153,15 @@ def answer(environment, *arguments):
     return json.loads(lines[-1])
 
 
-def peak_bytes(contender):
+def peak_bytes(contender, *options):
     """Peak memory of a forward pass, `{workload: bytes}`."""
     environment = {**os.environ, **machine.EVERY_BUFFER_APART}
-    return answer(environment, "--peak-memory", contender)
+    return answer(environment, "--peak-memory", contender, *options)
 
 
-def print_peak_bytes(contender):
+def print_peak_bytes(contender, workloads):
     peaks = {}
-    for workload in WORKLOADS:
+    for workload in workloads:
         if contender not in contenders(workload) or left_out(workload, contender):
             continue
         # resident memory is exact to some 100 KiB only
@@ -206,6 +217,12 @@ def main():
     )
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument(
+        "--batch", type=int, default=1, help="what to multiply the batch of each workload by"
+    )
+    parser.add_argument(
+        "--dtype", default="float32", help="a dtype policy of Keras, such as mixed_bfloat16"
+    )
+    parser.add_argument(
         "--native-3d",
         action="store_true",
         help="run the slowest contender under jax once: 6 minutes",
@@ -218,8 +235,10 @@ def main():
     )
     args = parser.parse_args()
     machine.same_precision()
+    keras.config.set_dtype_policy(args.dtype)
+    workloads = [workload._replace(batch=args.batch * workload.batch) for workload in WORKLOADS]
     if args.peak_memory:
-        return print_peak_bytes(args.peak_memory)
+        return print_peak_bytes(args.peak_memory, workloads)
     if args.pool_growth:
         return print_pool_growth(args.pool_growth)
     machine.keep_memory()
@@ -235,21 +254,22 @@ def main():
         {reason for w in WORKLOADS for name in contenders(w) if (reason := left_out(w, name))}
     )
     start = time.perf_counter()
+    number = 4 if args.dtype == "float32" else 2  # bytes
 
     def progress(text):
         print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)
 
-    for workload in WORKLOADS[::4] if args.quick else WORKLOADS:
+    for workload in workloads[::4] if args.quick else workloads:
         progress(str(workload))
         row = {"name": workload.name, "geometry": str(workload), "tiling": workload.tiling}
         # bytes, where memory is measured
-        row["tokens"] = 4 * 8 * workload.batch * math.prod((*workload.grid, workload.token))
-        row["output"] = 4 * 8 * workload.batch * math.prod((*workload.size, workload.signal))
+        row["tokens"] = number * 8 * workload.batch * math.prod((*workload.grid, workload.token))
+        row["output"] = number * 8 * workload.batch * math.prod((*workload.size, workload.signal))
         patchify = patchify_speed(workload, rounds)
         result["workloads"].append({**row, **speed(workload, rounds), "patchify": patchify})
-    if BACKEND == "jax":
+    if BACKEND == "jax" and machine.device() == "cpu":
         progress("compile time")
-        compiles = {workload.name: compile_seconds(workload, min(rounds, 7)) for workload in TILING}
+        compiles = {w.name: compile_seconds(w, min(rounds, 7)) for w in workloads if w.tiling}
         result["compile"] = {
             step: {
                 contender: {name: compiles[name][step][contender] for name in compiles}
@@ -262,7 +282,7 @@ def main():
         result["eager"] = eager_seconds(rounds)
     progress("peak memory")
     result["memory"] = {
-        name: {} if args.no_memory else peak_bytes(name)
+        name: {} if args.no_memory else peak_bytes(name, *sys.argv[1:])
         for name in ("auto", "matmul", "hand-written", "keras")
     }
     if BACKEND == "tensorflow" and machine.device() == "cpu" and not args.no_memory:
@@ -283,7 +303,8 @@ def main():
         result["native_3d_seconds"] = time.perf_counter() - began
     result["minutes"] = (time.perf_counter() - start) / 60
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{BACKEND}-{result['device']}"
+    dtype = "" if args.dtype == "float32" else f"-{args.dtype}"
+    path = args.out / f"{BACKEND}-{result['device']}{dtype}"
     path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     path.with_suffix(".md").write_text(report.markdown(result))
     print(report.markdown(result))

@@ -1,7 +1,7 @@
 """Which lowering is faster where patches overlap, and what "auto" loses by its choice.
 
-    KERAS_BACKEND=torch python benchmarks/calibrate.py [--rounds N] [--every N]
-        [--layer patchify] [--out FILE]
+    KERAS_BACKEND=torch python benchmarks/calibrate.py [--rounds N] [--every N] [--work N]
+        [--dtype POLICY] [--layer patchify] [--out FILE]
 
 "Slowdown" compares a choice with the best of all lowerings, as the mean of a forward pass and a
 training step. It is printed for "auto", and for each lowering alone.
@@ -13,8 +13,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import machine
-from timing import BACKEND, medians, random_input, steps
+from timing import BACKEND, compile_all, medians, random_input, steps
 
 from keras_unpatchify import Patchify, Unpatchify, ops
 
@@ -44,16 +45,15 @@ PATCHES = (
     (1, 16, 8),
 )
 PATCHES += ((1, 64, 16), (3, 3, 2), (3, 4, 2), (3, 8, 4))
-WORK = 3e8  # multiplications of a forward pass, a few milliseconds
 TOKENS = 256  # at least
 LOWERINGS = ("conv_transpose", "matmul", "subpixel")
 
 
-def geometries():
-    """Each with the length of an axis of its grid, for a batch of two."""
+def geometries(work):
+    """Each with the length of an axis of its grid, for a batch of two and this much work."""
     for rank, patch, stride in PATCHES:
         for token, signal in CHANNELS:
-            tokens = max(WORK / (token * signal * patch**rank), TOKENS)
+            tokens = max(work / (token * signal * patch**rank), TOKENS)
             yield (token, signal, rank, patch, stride), min(round((tokens / 2) ** (1 / rank)), 4096)
 
 
@@ -70,6 +70,7 @@ def measure(layer_name, geometry, length, rounds):
         made = layer(*channels, rank, patch, stride, implementation=lowering)
         made.build(tuple(x.shape))
         functions[lowering] = steps(made, x)
+    compile_all(functions)
     times = {
         step: medians({name: functions[name][step] for name in LOWERINGS}, rounds)
         for step in ("forward", "training")
@@ -102,15 +103,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--every", type=int, default=1, help="measure only every n-th geometry")
     parser.add_argument("--layer", choices=("unpatchify", "patchify"), default="unpatchify")
+    parser.add_argument("--work", type=float, default=3e8, help="multiplications of a forward pass")
+    parser.add_argument("--dtype", default="float32", help="a dtype policy of Keras")
     parser.add_argument("--out", help="a file for all times, as JSON")
     args = parser.parse_args()
     machine.keep_memory()
+    machine.same_precision()
+    keras.config.set_dtype_policy(args.dtype)
     rows = []
     print(f"{BACKEND}, {args.layer}: milliseconds, {' / '.join(LOWERINGS)}\n")
     print("| token | signal | rank | patch | stride | forward | training | auto |")
     print("|---|---|---|---|---|---|---|---|")
-    for geometry, length in list(geometries())[:: args.every]:
-        if BACKEND == "jax" and geometry[2] == 3:
+    for geometry, length in list(geometries(args.work))[:: args.every]:
+        if BACKEND == "jax" and geometry[2] == 3 and machine.device() == "cpu":
             continue  # jax computes native 3D transposed convolutions on CPUs in minutes
         row = measure(args.layer, geometry, length, args.rounds)
         row["auto"] = chosen(args.layer, geometry, length)

@@ -1,5 +1,6 @@
 """How it is measured: a layer as two functions that run to completion, timed in turns."""
 
+import concurrent.futures
 import random
 import statistics
 import time
@@ -99,6 +100,14 @@ def _tensorflow_steps(layer, x):
     return {"forward": runner(forward), "training": runner(training)}
 
 
+def compile_all(functions):
+    """Calls all functions of `{contender: steps}` once, side by side where a call compiles."""
+    calls = [step for both in functions.values() for step in both.values()]
+    with concurrent.futures.ThreadPoolExecutor(None if BACKEND == "jax" else 1) as threads:
+        for call in [threads.submit(call) for call in calls]:
+            call.result()
+
+
 def medians(functions, rounds):
     """Median seconds of each of the functions."""
     return {name: middle for name, (_, middle, _) in quartiles(functions, rounds).items()}
@@ -137,5 +146,6 @@ def _seconds(function, repeats):
 
 
 def random_input(*shape):
-    """A tensor of normally distributed numbers, the same each time."""
-    return ops.convert_to_tensor(np.random.default_rng(1).normal(size=shape).astype("float32"))
+    """A tensor of normally distributed numbers, the same each time, to compute with."""
+    array = np.random.default_rng(1).normal(size=shape).astype("float32")
+    return ops.convert_to_tensor(array, keras.config.dtype_policy().compute_dtype)

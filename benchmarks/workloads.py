@@ -94,7 +94,7 @@ class Product(keras.layers.Layer):
 
 def contenders(workload):
     """The names of all contenders of a workload on this backend."""
-    torch = keras.backend.backend() == "torch"
+    torch = keras.backend.backend() == "torch" and keras.config.dtype_policy().name == "float32"
     return (
         *("auto", "conv_transpose", "matmul"),
         *["subpixel"] * (not workload.tiling),
