@@ -20,6 +20,7 @@ class Block(NamedTuple):
     width: tuple[int, ...]
 
 
+@geometry.remembered
 def of_patch(axes, order):
     """The blocks of a patch, sorted by their starts along the axes in order."""
     starts = itertools.product(*(range(0, axis.patch, axis.width) for axis in axes))
@@ -27,7 +28,7 @@ def of_patch(axes, order):
         Block(start, tuple(min(axis.width, axis.patch - n) for axis, n in zip(axes, start)))
         for start in starts
     ]
-    return sorted(blocks, key=lambda block: [block.start[i] for i in order])
+    return tuple(sorted(blocks, key=lambda block: [block.start[i] for i in order]))
 
 
 def matrix(array, axes, order):

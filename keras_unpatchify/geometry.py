@@ -1,15 +1,18 @@
 """Sizes along each axis of a patching, from the signal to the grid and back, and their checks.
 
 A size is an int, `None` where it is not known yet, or a backend's scalar where it is known only at
-run time. No size of a signal or a grid is computed anywhere else.
+run time. No size of a signal or a grid is computed anywhere else. What follows from ints alone is
+remembered.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
+Function = TypeVar("Function", bound=Callable)
 Size = Any  # an int, `None`, or a backend's scalar
 Shape = tuple[Size, ...]
 # The positions at the two ends of an axis.
@@ -21,6 +24,8 @@ Padding = Literal["valid", "same"] | int | Sequence[int | Sequence[int]]
 # Backends index a kernel with 32 bits and a tensor with 64.
 MAX_KERNEL_ELEMENTS = 2**31 - 1
 MAX_TENSOR_ELEMENTS = 2**63 - 1
+# Results of each function: more than a model has, in all of the sizes that it is given.
+REMEMBERED = 4096
 
 
 class RankError(ValueError, AssertionError):
@@ -143,6 +148,33 @@ class Axis(NamedTuple):
         return before, full - unused - before
 
 
+def remembered(function: Function) -> Function:
+    """The function, which computes each result once where all arguments are plain.
+
+    Plain are ints, strings, `None`, axes, and tuples of these. Sizes that stand for several are
+    not, nor are numbers that only equal an int.
+    """
+    memory = functools.lru_cache(REMEMBERED)(function)
+
+    @functools.wraps(function)
+    def recall(*arguments: Any) -> Any:
+        return (memory if _are_plain(arguments) else function)(*arguments)
+
+    # what PyTorch's compiler traces in its place; it would warn of the memory
+    recall._torchdynamo_inline = function  # type: ignore[attr-defined]
+    return recall  # type: ignore[return-value]
+
+
+def _are_plain(values: tuple) -> bool:
+    for value in values:
+        if value.__class__ is tuple:
+            if not _are_plain(value):
+                return False
+        elif value.__class__ not in (int, str, Axis, type(None)):
+            return False
+    return True
+
+
 class Edge(NamedTuple):
     """How one axis of a tensor gets another size: zeros to add at its ends, positions to cut off.
 
@@ -156,6 +188,7 @@ class Edge(NamedTuple):
 NO_EDGE = Edge((0, 0), (0, 0))
 
 
+@remembered
 def to_signal(axis: Axis, size: Size | None, start: int = 0, end: int = 0) -> Edge:
     """The edge that turns a piece of the patched positions into a signal.
 
@@ -165,6 +198,7 @@ def to_signal(axis: Axis, size: Size | None, start: int = 0, end: int = 0) -> Ed
     return _edge(axis, size, lambda before, after: (start - before, end - after))
 
 
+@remembered
 def to_patches(axis: Axis, size: Size, start: int = 0, end: int = 0) -> Edge:
     """The edge that turns a signal into a piece of the patched positions, against `to_signal`."""
     return _edge(axis, size, lambda before, after: (before - start, after - end))
@@ -181,16 +215,19 @@ def _edge(axis: Axis, size: Size | None, added: Callable[[Size, Size], Pair]) ->
     return Edge(zeros, (zeros[0] - positions[0], zeros[1] - positions[1]))
 
 
+@remembered
 def overlapping(axes: Sequence[Axis]) -> bool:
     """Whether patches overlap."""
     return any(axis.blocks > 1 for axis in axes)
 
 
+@remembered
 def tiling(axes: Sequence[Axis]) -> bool:
     """Whether patches lie side by side, without overlaps and gaps."""
     return all(axis.tiles for axis in axes)
 
 
+@remembered
 def make_axes(
     patch_size: PerAxis,
     stride: PerAxis | None,
@@ -295,6 +332,7 @@ def target_shape(output_spatial_shape: Sequence[int], data_dim: int) -> tuple[in
     return tuple(map(int, entries))
 
 
+@remembered
 def grid_shape(axes: Sequence[Axis], size: Sequence[Size]) -> Shape:
     """The grid of a signal; raises a ValueError if an axis is too short for one token."""
     shortest = tuple(max(axis.shortest, 1) for axis in axes)
@@ -307,6 +345,7 @@ def grid_shape(axes: Sequence[Axis], size: Sequence[Size]) -> Shape:
     return tuple(None if n is None else axis.grid(n) for axis, n in zip(axes, size))
 
 
+@remembered
 def spatial_shape(axes: Sequence[Axis], grid: Shape, target: Sequence[Size] | None = None) -> Shape:
     """The signal of a grid: its default size, or the `target`, which must have this very grid."""
     if any(is_static(n) and n < 1 for n in grid):
@@ -396,6 +435,7 @@ def as_shape(shape: Sequence[int | None]) -> Shape:
     return tuple(shape)
 
 
+@remembered
 def check_elements(name: str, shape: Shape, limit: int = MAX_TENSOR_ELEMENTS) -> None:
     """Refuses a shape of more than `limit` elements; an axis that is not known counts as 1."""
     if math.prod([int(n) for n in shape if is_static(n)]) > limit:
@@ -407,7 +447,7 @@ def check_elements(name: str, shape: Shape, limit: int = MAX_TENSOR_ELEMENTS) ->
 
 def is_static(size: Size) -> bool:
     """Whether a size is an int, rather than unknown or known only at run time."""
-    return isinstance(size, Integral)
+    return is_constant(size) or isinstance(size, Integral)  # which takes longer
 
 
 def is_constant(size: Size) -> bool:

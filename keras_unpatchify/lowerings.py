@@ -71,7 +71,7 @@ def product_of_patches(x, kernel, axes, grid):
     """The same, where all blocks exist at once, side by side."""
     size, spare = tensors.shape_of(x)[1:-1], _spare(x, axes, grid)
     length = [(g + more) * axis.stride for axis, g, more in zip(axes, grid, spare)]
-    columns, order = [], range(len(axes))
+    columns, order = [], tuple(range(len(axes)))
     for start, width in blocks.of_patch(axes, order):
         edges = [
             blocks.cell_edge(geometry.to_patches, *args) for args in zip(axes, size, spare, start)
@@ -278,7 +278,7 @@ def _longest_first(grid):
     summed along the others moves along it as a whole.
     """
     known = all(map(geometry.is_constant, grid))
-    return sorted(range(len(grid)), key=lambda i: -grid[i] if known else i)
+    return tuple(sorted(range(len(grid)), key=lambda i: -grid[i] if known else i))
 
 
 def _apart(x, axes, size):

@@ -110,9 +110,10 @@ def patchify(
     _check_bias(bias, [(token,)])
     x, kernel, bias = _tensors(x, kernel, bias)
     _check_input(x, kernel, signal)
-    batch, *size, _ = shape_of(x)
-    grid = geometry.grid_shape(axes, size)
-    lowering = _lowering(implementation, axes, signal, token, (batch, *grid), to_tokens=True)
+    shape = shape_of(x)
+    grid = geometry.grid_shape(axes, tuple(shape[1:-1]))
+    tokens = (shape[0], *grid, token)
+    lowering = _lowering(implementation, axes, signal, tokens, "tokens")
     y = lowering.tokens(x, kernel, axes, grid)
     return cast(y if bias is None else _add_bias(y, bias), x.dtype)
 
@@ -157,10 +158,11 @@ def unpatchify(
     geometry.one_of("overlap", overlap, OVERLAPS)
     x, kernel, bias = _tensors(x, kernel, bias)
     _check_input(x, kernel, token)
-    batch, *grid, _ = shape_of(x)
+    tokens = tuple(shape_of(x))
+    grid = tokens[1:-1]
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
-    lowering = _lowering(implementation, axes, signal, token, (batch, *grid), to_tokens=False)
+    lowering = _lowering(implementation, axes, signal, tokens, "signal")
     if output_spatial_shape is None:
         asked = (None,) * len(axes)
     else:
@@ -200,7 +202,8 @@ def _read(
             "The kernel must have the shape (*patch, signal channels, token channels) with one to "
             f"three patch axes. Received: kernel.shape={shape}"
         )
-    *patch, signal, token = shape
+    *_, signal, token = shape
+    patch = shape[:-2]
     return geometry.make_axes(patch, stride, padding, len(patch)), signal, token
 
 
@@ -222,31 +225,34 @@ def _check_bias(bias, shapes):
 
 def _lowering(
     implementation: str,
-    axes: Sequence[Axis],
+    axes: tuple[Axis, ...],
     signal: int,
-    token: int,
     tokens: Shape,
-    to_tokens: bool,
+    direction: Literal["tokens", "signal"],
 ) -> Lowering:
-    """The lowering with that name; `tokens` is `(batch, *grid)`."""
+    """The lowering with that name; `tokens` is `(batch, *grid, token)`."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        overlapping = geometry.overlapping(axes)
-        columns = signal * math.prod([axis.patch for axis in axes])
-        known = all(map(geometry.is_constant, tokens))
-        problem = Problem(
-            to_tokens=to_tokens,
-            overlapping=overlapping,
-            whole=overlapping and all(axis.whole for axis in axes),
-            signal=signal,
-            token=token,
-            columns=columns,
-            work=math.prod((*tokens, columns, token)) if known else None,
-            rank=len(axes),
-            gaps=any(axis.stride > axis.patch for axis in axes),
-        )
-        implementation = choose(problem)
+        implementation = choose(_problem(axes, signal, tokens, direction))
     return LOWERINGS[implementation]
+
+
+@geometry.remembered
+def _problem(axes, signal, tokens, direction):
+    overlapping = geometry.overlapping(axes)
+    columns = signal * math.prod([axis.patch for axis in axes])
+    known = all(map(geometry.is_constant, tokens))
+    return Problem(
+        to_tokens=direction == "tokens",
+        overlapping=overlapping,
+        whole=overlapping and all(axis.whole for axis in axes),
+        signal=signal,
+        token=tokens[-1],
+        columns=columns,
+        work=math.prod((*tokens, columns)) if known else None,
+        rank=len(axes),
+        gaps=any(axis.stride > axis.patch for axis in axes),
+    )
 
 
 def choose(problem: Problem) -> str:

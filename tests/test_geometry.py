@@ -135,6 +135,28 @@ def test_edges_of_sizes_known_only_at_run_time(axis, grid, data, start, end):
         assert edge.zeros == tuple(map(max, zip(*each)))
 
 
+def test_what_is_plain_is_computed_once():
+    calls = []
+    recall = geometry.remembered(lambda *arguments: calls.append(arguments) or object())
+    axes, size = (Axis(4, 2, "same"), Axis(3, 1, (0, -1))), (5, None)
+    assert recall(axes, size, "text") is recall(tuple(axes), tuple(size), "text")
+    assert recall(axes, (6, None), "text") is not recall(axes, size, "text")
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("value", [True, 4.0, np.int64(4), Unknown(4), [4], (4, (4, True))])
+def test_what_is_not_plain_is_computed_each_time(value):
+    """Some of these equal ints, and the results, or errors, of ints are not theirs."""
+    recall = geometry.remembered(lambda value: object())
+    assert recall(value) is not recall(value)
+
+
+def test_an_error_comes_each_time():
+    for _ in range(2):
+        with pytest.raises(ValueError, match="at least one token"):
+            geometry.spatial_shape((Axis(4, 2, "same"),), (0,))
+
+
 def test_unknown_sizes_stay_unknown():
     axes = geometry.make_axes((4, 4), None, "valid", 2)
     assert geometry.grid_shape(axes, (None, 12)) == (None, 3)

@@ -234,7 +234,8 @@ def test_loops_compute_the_same(loops_of_jax, patch, stride, depth, padding):
 def test_only_jax_loops(loops_of_jax, monkeypatch, backend):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     x, kernel = np.ones((1, 8, 1), "float32"), np.ones((64, 1, 1), "float32")
-    patchify(unpatchify(x, kernel, stride=4, implementation="matmul"), kernel, stride=4)
+    options = {"stride": 4, "implementation": "matmul"}
+    patchify(unpatchify(x, kernel, **options), kernel, **options)
     assert loops_of_jax == []
 
 
@@ -368,7 +369,7 @@ def test_loops_keep_what_is_not_a_number_in_its_patch(loops_of_jax):
 
 @pytest.mark.parametrize(
     ("grid", "order"),
-    [((3, 5, 4), [1, 2, 0]), ((4, 4), [0, 1]), ((None, 4, 5), [0, 1, 2])],
+    [((3, 5, 4), (1, 2, 0)), ((4, 4), (0, 1)), ((None, 4, 5), (0, 1, 2))],
 )
 def test_the_longest_axis_is_added_up_last(grid, order):
     assert lowerings._longest_first(grid) == order
@@ -486,9 +487,9 @@ def test_a_size_that_is_known_is_not_compared_again():
     assert ops._compare_grid(x, axes, (4, 6), (16, 24)) is x
 
 
-def problem(operation, overlapping, whole, token, signal, columns, work=2**30, rank=2, gaps=False):
+def problem(operation, overlapping, whole, token, signal, columns, work=2**31, rank=2, **others):
     to_tokens = operation == "patchify"
-    return ops.Problem(to_tokens, overlapping, whole, signal, token, columns, work, rank, gaps)
+    return ops.Problem(to_tokens, overlapping, whole, signal, token, columns, work, rank, **others)
 
 
 @pytest.mark.parametrize(
@@ -573,7 +574,7 @@ def test_a_size_that_is_not_known_is_not_small(monkeypatch):
     axes = geometry.make_axes((4,), None, "valid", 1)
     posed = []
     monkeypatch.setattr(ops, "choose", lambda problem: posed.append(problem) or "matmul")
-    ops._lowering("auto", axes, 2, 7, (None, 5), to_tokens=False)
+    ops._lowering("auto", axes, 2, (None, 5, 7), "signal")
     assert posed[0].work is None
 
 
