@@ -15,7 +15,7 @@ from keras import ops
 from keras_unpatchify import geometry
 from keras_unpatchify.geometry import Axis, Padding, PerAxis, Shape, Size
 from keras_unpatchify.lowerings import LOWERINGS, Lowering, sum_of_patches
-from keras_unpatchify.tensors import batch_of, cast, shape_of, tokens_are_wide
+from keras_unpatchify.tensors import batch_of, cast, device_of, shape_of, tokens_are_wide
 
 # A tensor of the backend, or what Keras converts to one.
 Tensor = Any
@@ -38,11 +38,20 @@ class Problem(NamedTuple):
     work: int | None  # multiplications; `None` where a size is not known
     rank: int  # axes of the grid
     gaps: bool = False  # whether a stride is longer than its patch
+    device: str = "cpu"  # or "gpu", any accelerator
 
     @property
     def small(self) -> bool:
         """Whether a call takes longer to start than to compute."""
-        return self.work is not None and 0 < self.work < 2**18
+        most = 2**18
+        if self.device == "gpu":
+            most = 2**30 if self.rank < 3 else 2**27  # 3D convolutions are slow
+        return self.work is not None and 0 < self.work < most
+
+    @property
+    def large(self) -> bool:
+        """Whether an accelerator takes much longer to compute than a call to start."""
+        return self.work is not None and self.work >= 2**33
 
     @property
     def wide_tokens(self) -> bool:
@@ -56,17 +65,21 @@ class Problem(NamedTuple):
         return self.token / self.signal
 
 
-# What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
+# Where tensors are. "gpu" is any accelerator.
+TORCH, TENSORFLOW, JAX = ("torch cpu",), ("tensorflow cpu",), ("jax cpu",)
+CPU, GPU = TORCH + TENSORFLOW, ("torch gpu", "tensorflow gpu")
+# What "auto" takes: the first lowering whose place and condition fit, or else "matmul".
 # benchmarks/README.md says what was measured.
-TORCH, TENSORFLOW, JAX, BOTH = ("torch",), ("tensorflow",), ("jax",), ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
     # TensorFlow leaves some gradients unset where there are gaps.
-    ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
-    ("conv_transpose", BOTH, lambda p: p.small),
-    ("conv_transpose", BOTH, lambda p: p.overlapping and p.ratio < 8),
-    ("subpixel", BOTH, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 192),
-    ("conv_transpose", BOTH, lambda p: p.to_tokens and p.overlapping),
+    ("matmul", CPU + GPU, lambda p: p.token == 1 or p.gaps),
+    ("conv_transpose", CPU + GPU, lambda p: p.small),
+    ("subpixel", GPU, lambda p: p.whole and p.ratio >= 64 and p.large),
+    ("conv_transpose", GPU, lambda p: p.overlapping),
+    ("conv_transpose", CPU, lambda p: p.overlapping and p.ratio < 8),
+    ("subpixel", CPU, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 192),
+    ("conv_transpose", CPU, lambda p: p.to_tokens and p.overlapping),
     ("subpixel", TORCH, lambda p: p.whole and p.token < 8 * p.columns),
     ("subpixel", TENSORFLOW, lambda p: p.whole and p.token < p.columns),
     # On jax, the gradient of a native 3D convolution takes minutes to compile for a CPU.
@@ -113,7 +126,7 @@ def patchify(
     shape = shape_of(x)
     grid = geometry.grid_shape(axes, tuple(shape[1:-1]))
     tokens = (shape[0], *grid, token)
-    lowering = _lowering(implementation, axes, signal, tokens, "tokens")
+    lowering = _lowering(implementation, x, axes, signal, tokens, "tokens")
     y = lowering.tokens(x, kernel, axes, grid)
     return cast(y if bias is None else _add_bias(y, bias), x.dtype)
 
@@ -162,7 +175,7 @@ def unpatchify(
     grid = tokens[1:-1]
     size = geometry.spatial_shape(axes, grid, output_spatial_shape)
     geometry.check_elements("output", (x.shape[0], *size, signal))
-    lowering = _lowering(implementation, axes, signal, tokens, "signal")
+    lowering = _lowering(implementation, x, axes, signal, tokens, "signal")
     if output_spatial_shape is None:
         asked = (None,) * len(axes)
     else:
@@ -225,6 +238,7 @@ def _check_bias(bias, shapes):
 
 def _lowering(
     implementation: str,
+    x: Tensor,
     axes: tuple[Axis, ...],
     signal: int,
     tokens: Shape,
@@ -233,12 +247,12 @@ def _lowering(
     """The lowering with that name; `tokens` is `(batch, *grid, token)`."""
     geometry.one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        implementation = choose(_problem(axes, signal, tokens, direction))
+        implementation = choose(_problem(axes, signal, tokens, direction, device_of(x)))
     return LOWERINGS[implementation]
 
 
 @geometry.remembered
-def _problem(axes, signal, tokens, direction):
+def _problem(axes, signal, tokens, direction, device):
     overlapping = geometry.overlapping(axes)
     columns = signal * math.prod([axis.patch for axis in axes])
     known = all(map(geometry.is_constant, tokens))
@@ -252,14 +266,15 @@ def _problem(axes, signal, tokens, direction):
         work=math.prod((*tokens, columns)) if known else None,
         rank=len(axes),
         gaps=any(axis.stride > axis.patch for axis in axes),
+        device=device,
     )
 
 
 def choose(problem: Problem) -> str:
     """The lowering that "auto" takes."""
-    backend = keras.backend.backend()
-    for name, backends, fits in AUTO:
-        if backend in backends and fits(problem):
+    place = f"{keras.backend.backend()} {problem.device}"
+    for name, places, fits in AUTO:
+        if place in places and fits(problem):
             return name
     return "matmul"
 

@@ -4,6 +4,7 @@ Tensors are channels last, `(batch, *size, channels)`. What differs between back
 in speed, is handled here. Only which lowering "auto" takes also depends on it (`ops.py`).
 """
 
+import functools
 import itertools
 from typing import Any
 
@@ -31,6 +32,24 @@ def batch_of(x: Any, *more: geometry.Size) -> geometry.Size:
     batch, *others = shape_of(x)
     others_known = all(map(geometry.is_static, (*others, *more)))
     return -1 if others_known and (not geometry.is_static(batch) or batch == 1) else batch
+
+
+def device_of(x):
+    """`"cpu"`, or `"gpu"` for any accelerator.
+
+    On jax and TensorFlow it is where they put a tensor unless they are told otherwise.
+    """
+    if keras.backend.backend() == "torch":
+        return "cpu" if x.device.type == "cpu" else "gpu"
+    return _best_device()
+
+
+@functools.cache
+def _best_device():
+    if keras.backend.backend() not in ("jax", "tensorflow"):
+        return "cpu"
+    devices = keras.distribution.list_devices()
+    return "cpu" if all(device.startswith("cpu") for device in devices) else "gpu"
 
 
 def jax_compiles(*xs):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from backend import compiled, run
+from backend import compiled, run, tensor
 from cases import CASES, COMPACT, TOLERANCE, normal, over_cases, over_implementations
 from keras import ops as K
 
@@ -74,7 +74,7 @@ def test_torch_compile_backward(implementation):
 
     case = CASES["2d-mixed"]
     layer = Unpatchify(case.token, case.signal, **case.arguments, implementation=implementation)
-    x = torch.from_numpy(case.tokens()).requires_grad_(True)
+    x = tensor(case.tokens()).requires_grad_(True)
 
     def loss(x):
         return (layer(x) ** 2).sum()
@@ -104,8 +104,8 @@ def test_torch_compiles_for_any_sizes_but_for_these_arguments():
     def function(x):
         return unpatchify(x, kernel, stride=case.stride, padding=((4, 1), (1, 0)))
 
-    kernel = torch.from_numpy(case.kernel())
-    tokens = torch.from_numpy(normal((5, 7, 8, case.token), 0))
+    kernel = tensor(case.kernel())
+    tokens = tensor(normal((5, 7, 8, case.token), 0))
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=keep)
     torch.testing.assert_close(compiled(tokens), function(tokens), rtol=1e-4, atol=1e-4)
     assert len(variables) == len(["batch", "height", "width"])

@@ -2,6 +2,8 @@
 the choice of one."""
 
 import math
+import os
+import types
 
 import keras
 import numpy as np
@@ -492,6 +494,9 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**31, r
     return ops.Problem(to_tokens, overlapping, whole, signal, token, columns, work, rank, **others)
 
 
+GPU = {"device": "gpu"}
+
+
 @pytest.mark.parametrize(
     ("backends", "problem", "name"),
     [
@@ -539,6 +544,42 @@ def problem(operation, overlapping, whole, token, signal, columns, work=2**31, r
         ("jax", problem("patchify", True, True, 1020, 15, 255), "matmul"),
         ("jax", problem("unpatchify", False, False, 1020, 15, 255), "matmul"),
         ("torch tensorflow", problem("patchify", False, False, 1020, 15, 255), "matmul"),
+        # on an accelerator
+        ("torch tensorflow", problem("patchify", True, True, 512, 8, 192, **GPU), "conv_transpose"),
+        ("torch tensorflow", problem("patchify", True, True, 512, 8, 9, 2**33, **GPU), "subpixel"),
+        ("torch tensorflow", problem("unpatchify", True, True, 64, 1, 9, 2**33, **GPU), "subpixel"),
+        (
+            "torch tensorflow",
+            problem("unpatchify", True, True, 64, 1, 9, 2**33 - 1, **GPU),
+            "conv_transpose",
+        ),
+        (
+            "torch tensorflow",
+            problem("unpatchify", True, True, 63, 1, 9, 2**33, **GPU),
+            "conv_transpose",
+        ),
+        (
+            "torch tensorflow",
+            problem("unpatchify", True, False, 64, 1, 9, 2**33, **GPU),
+            "conv_transpose",
+        ),
+        ("torch tensorflow", problem("unpatchify", True, False, 9, 1, 9, **GPU), "conv_transpose"),
+        ("torch tensorflow", problem("unpatchify", True, True, 1, 1, 16, **GPU), "matmul"),
+        ("torch tensorflow", problem("unpatchify", False, False, 9, 1, 4, **GPU), "matmul"),
+        (
+            "torch tensorflow",
+            problem("unpatchify", False, False, 9, 1, 4, 2**30 - 1, **GPU),
+            "conv_transpose",
+        ),
+        ("torch tensorflow", problem("patchify", False, False, 9, 1, 4, 2**30, **GPU), "matmul"),
+        (
+            "torch tensorflow",
+            problem("patchify", False, False, 9, 1, 4, 2**27 - 1, 3, **GPU),
+            "conv_transpose",
+        ),
+        ("torch tensorflow", problem("patchify", False, False, 9, 1, 4, 2**27, 3, **GPU), "matmul"),
+        ("jax", problem("patchify", False, False, 1020, 15, 255, **GPU), "matmul"),
+        ("jax", problem("unpatchify", True, True, 2, 64, 512, **GPU), "matmul"),
     ],
 )
 def test_the_rule_of_auto(monkeypatch, backends, problem, name):
@@ -561,12 +602,38 @@ def test_a_call_poses_its_problem(posed):
     patchify(x, np.ones((2, 3, 7, 8), "float32"), stride=(2, 2))
     patchify(x, np.ones((2, 3, 7, 8), "float32"))
     patchify(x, np.ones((2, 3, 7, 8), "float32"), stride=(2, 4))
+    here = {"device": os.environ.get("KERAS_UNPATCHIFY_DEVICE", "cpu")}
     assert posed == [
-        problem("unpatchify", True, True, 7, 2, 24, 3 * 5 * 6 * 24 * 7),
-        problem("patchify", True, False, 8, 7, 42, 3 * 2 * 2 * 42 * 8),
-        problem("patchify", False, False, 8, 7, 42, 3 * 2 * 2 * 42 * 8),
-        problem("patchify", False, False, 8, 7, 42, 3 * 2 * 1 * 42 * 8, gaps=True),
+        problem("unpatchify", True, True, 7, 2, 24, 3 * 5 * 6 * 24 * 7, **here),
+        problem("patchify", True, False, 8, 7, 42, 3 * 2 * 2 * 42 * 8, **here),
+        problem("patchify", False, False, 8, 7, 42, 3 * 2 * 2 * 42 * 8, **here),
+        problem("patchify", False, False, 8, 7, 42, 3 * 2 * 1 * 42 * 8, gaps=True, **here),
     ]
+
+
+@pytest.mark.parametrize(("name", "device"), [("cpu", "cpu"), ("cuda", "gpu"), ("mps", "gpu")])
+def test_a_tensor_of_torch_knows_its_device(monkeypatch, name, device):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    x = types.SimpleNamespace(device=types.SimpleNamespace(type=name))
+    assert tensors.device_of(x) == device
+
+
+@pytest.mark.parametrize(
+    ("backend", "names", "device"),
+    [
+        ("jax", ["cpu:0", "cpu:1"], "cpu"),
+        ("jax", ["tpu:0"], "gpu"),
+        ("tensorflow", ["cpu:0", "gpu:0"], "gpu"),
+        ("numpy", None, "cpu"),
+        ("openvino", None, "cpu"),
+    ],
+)
+def test_elsewhere_the_best_device_computes(monkeypatch, backend, names, device):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: names)
+    tensors._best_device.cache_clear()
+    assert tensors.device_of(np.ones(1)) == device
+    tensors._best_device.cache_clear()
 
 
 def test_a_size_that_is_not_known_is_not_small(monkeypatch):
@@ -574,7 +641,7 @@ def test_a_size_that_is_not_known_is_not_small(monkeypatch):
     axes = geometry.make_axes((4,), None, "valid", 1)
     posed = []
     monkeypatch.setattr(ops, "choose", lambda problem: posed.append(problem) or "matmul")
-    ops._lowering("auto", axes, 2, (None, 5, 7), "signal")
+    ops._lowering("auto", tensor(np.ones(1)), axes, 2, (None, 5, 7), "signal")
     assert posed[0].work is None
 
 

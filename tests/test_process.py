@@ -7,7 +7,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from backend import to_numpy
+from backend import tensor, to_numpy
 from cases import CASES, TOLERANCE, Drawn, normal, over_implementations
 
 SIZES = [(7, 9), (12, 5), (8, 8), (9, 14), (5, 5), (11, 6)]
@@ -117,6 +117,6 @@ def test_torch_compiles_at_most_three_times_for_any_sizes(name, implementation):
     layer.build((None, *case.grid, case.token))
     compiled = torch.compile(layer, backend=counter)
     for seed, size in enumerate([*SIZES, *SIZES]):
-        x = torch.from_numpy(normal((2, *size[: case.data_dim], case.token), seed))
+        x = tensor(normal((2, *size[: case.data_dim], case.token), seed))
         np.testing.assert_allclose(to_numpy(compiled(x)), to_numpy(layer(x)), **TOLERANCE)
         assert counter.frame_count <= 3
