@@ -457,7 +457,8 @@ def is_constant(size: Size) -> bool:
     of `int`, but not of this class alone. Arithmetic that branches on them takes minutes to trace,
     and is compiled again for each branch.
     """
-    return size.__class__ is int
+    # PyTorch 2.11 hides the class of constants too while it compiles, but not which they are
+    return size.__class__ is int or (isinstance(size, int) and max(size, size) is size)
 
 
 def described(value: Any) -> str:
