@@ -1,5 +1,5 @@
-"""Draws `results/speed.png` from all results of `bench.py`: how many times faster than Keras's
-Conv*Transpose.
+"""Draws `results/speed.png` from all results of `bench.py` on CPUs: how many times faster than
+Keras's Conv*Transpose.
 
 python benchmarks/plot.py [--results DIR]
 """
@@ -63,9 +63,7 @@ def draw_bars(panel, result, step, height, shift):
         height * 0.92,
         left=1,
         color=color,
-        label=f"{LABELS[result['backend']]} "
-        f"{result['versions'][result['backend']].split('+')[0]}, {result['device']}",
-        hatch="///" if result["device"] == "gpu" else None,
+        label=f"{LABELS[result['backend']]} {result['versions'][result['backend']].split('+')[0]}",
         edgecolor="white",
         linewidth=0,
     )
@@ -91,7 +89,7 @@ def main():
         metavar="DIR",
     )
     folder = parser.parse_args().results
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*-cpu.json"))]
     if not results:
         raise SystemExit(f"There are no results in {folder}: run bench.py first")
     draw(results).savefig(folder / "speed.png", dpi=150, facecolor="white")
