@@ -92,7 +92,10 @@ def chosen(layer_name, geometry, length):
     work = 2 * length**rank * columns * token
     to_tokens = layer_name == "patchify"
     whole = patch % stride == 0
-    problem = ops.Problem(to_tokens, True, whole, signal, token, columns, work, rank)
+    numbers = signal, token, columns, work, rank
+    problem = ops.Problem(
+        to_tokens, True, whole, *numbers, gaps=False, accelerated=machine.device() != "cpu"
+    )
     return ops.choose(problem)
 
 

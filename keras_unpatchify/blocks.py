@@ -36,11 +36,11 @@ def matrix(array, axes, order):
     more = array.shape[len(axes) + 1 :]
     if all(axis.even for axis in axes):
         array = _sorted(array, axes, [axis.width for axis in axes], order)
-        return ops.reshape(array, (-1, *more))
+        return tensors.reshape(array, (-1, *more))
     rows = []
     for start, width in of_patch(axes, order):
         place = tuple(slice(n, n + m) for n, m in zip(start, width))
-        rows.append(ops.reshape(array[place], (-1, *more)))
+        rows.append(tensors.reshape(array[place], (-1, *more)))
     return ops.concatenate(rows)
 
 
@@ -49,7 +49,7 @@ def taps(kernel, axes, width):
     signal, token = map(int, kernel.shape[-2:])  # torch.jit traces with tensors
     kernel = _sorted(kernel, axes, width, range(len(axes)))
     number = [axis.blocks for axis in axes]
-    return ops.reshape(kernel, (*number, math.prod(width) * signal, token))
+    return tensors.reshape(kernel, (*number, math.prod(width) * signal, token))
 
 
 def _sorted(array, axes, width, order):
@@ -62,7 +62,7 @@ def _sorted(array, axes, width, order):
         return array
     split = [n for pair in zip(number, width) for n in pair]
     moved = (*(2 * i for i in order), *range(1, 2 * d, 2), *range(2 * d, 2 * d + len(more)))
-    return ops.transpose(ops.reshape(array, (*split, *more)), moved)
+    return ops.transpose(tensors.reshape(array, (*split, *more)), moved)
 
 
 def along(array, i, axis):
@@ -98,14 +98,14 @@ def depth_to_space(cells, axes, width):
     d, batch, grid = len(axes), tensors.batch_of(cells), tensors.shape_of(cells)[1:-1]
     *outer, last = width
     signal = cells.shape[-1] // (math.prod(outer) * last)
-    y = ops.reshape(cells, (batch, *grid, *outer, last * signal))
+    y = tensors.reshape(cells, (batch, *grid, *outer, last * signal))
     # (batch, *grid, *stride), the channels within the last
     gaps = [axis.stride - n for axis, n in zip(axes, width)]
     gaps[-1] *= signal
     y = tensors.pad(y, [(0, 0)] * (1 + d) + [(0, n) for n in gaps])
     order = (0, *(k for i in range(1, 1 + d) for k in (i, d + i)))
     size = [n * axis.stride for axis, n in zip(axes, grid)]
-    return ops.reshape(ops.transpose(y, order), (batch, *size, signal))
+    return tensors.reshape(ops.transpose(y, order), (batch, *size, signal))
 
 
 def space_to_depth(x, axes, grid, spare, width):
@@ -115,9 +115,9 @@ def space_to_depth(x, axes, grid, spare, width):
     strides[-1] *= signal
     split = [n for g, more, s in zip(grid, spare, strides) for n in (g + more, s)]
     order = (0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2))
-    y = ops.transpose(ops.reshape(x, (batch, *split)), order)
+    y = ops.transpose(tensors.reshape(x, (batch, *split)), order)
     # (batch, *grid, *stride), the channels within the last
     *outer, last = width
     if any(spare) or strides != [*outer, last * signal]:
         y = y[(slice(None), *map(slice, (*grid, *outer, last * signal)))]
-    return ops.reshape(y, (batch, *grid, math.prod(width) * signal))
+    return tensors.reshape(y, (batch, *grid, math.prod(width) * signal))

@@ -37,16 +37,13 @@ class Problem(NamedTuple):
     columns: int  # numbers in a patch: its positions times the signal channels
     work: int | None  # multiplications; `None` where a size is not known
     rank: int  # axes of the grid
-    gaps: bool = False  # whether a stride is longer than its patch
-    device: str = "cpu"  # or "gpu", any accelerator
+    gaps: bool  # whether a stride is longer than its patch
+    accelerated: bool  # whether tensors are on an accelerator
 
     @property
     def small(self) -> bool:
         """Whether a call takes longer to start than to compute."""
-        most = 2**18
-        if self.device == "gpu":
-            most = 2**30 if self.rank < 3 else 2**27  # 3D convolutions are slow
-        return self.work is not None and 0 < self.work < most
+        return self.work is not None and 0 < self.work < 2**18
 
     @property
     def large(self) -> bool:
@@ -54,10 +51,10 @@ class Problem(NamedTuple):
         return self.work is not None and self.work >= 2**33
 
     @property
-    def wide_tokens(self) -> bool:
-        """Whether patches tile, and tokens are much wider than they are."""
-        tiling = not self.overlapping and not self.gaps
-        return tiling and tokens_are_wide(self.columns, self.token)
+    def wide_tokens_on_cpu(self) -> bool:
+        """Whether patches tile, and tokens are much wider than they are, on a CPU."""
+        elsewhere = self.overlapping or self.gaps or self.accelerated
+        return not elsewhere and tokens_are_wide(self.columns, self.token)
 
     @property
     def ratio(self) -> float:
@@ -65,25 +62,24 @@ class Problem(NamedTuple):
         return self.token / self.signal
 
 
-# Where tensors are. "gpu" is any accelerator.
-TORCH, TENSORFLOW, JAX = ("torch cpu",), ("tensorflow cpu",), ("jax cpu",)
-CPU, GPU = TORCH + TENSORFLOW, ("torch gpu", "tensorflow gpu")
-# What "auto" takes: the first lowering whose place and condition fit, or else "matmul".
+# What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
 # benchmarks/README.md says what was measured.
+TORCH, TENSORFLOW, JAX, BOTH = ("torch",), ("tensorflow",), ("jax",), ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
     # TensorFlow leaves some gradients unset where there are gaps.
-    ("matmul", CPU + GPU, lambda p: p.token == 1 or p.gaps),
-    ("conv_transpose", CPU + GPU, lambda p: p.small),
-    ("subpixel", GPU, lambda p: p.whole and p.ratio >= 64 and p.large),
-    ("conv_transpose", GPU, lambda p: p.overlapping),
-    ("conv_transpose", CPU, lambda p: p.overlapping and p.ratio < 8),
-    ("subpixel", CPU, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 192),
-    ("conv_transpose", CPU, lambda p: p.to_tokens and p.overlapping),
+    ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
+    ("conv_transpose", TENSORFLOW, lambda p: p.small),
+    ("conv_transpose", TORCH, lambda p: p.small and p.overlapping),
+    ("subpixel", BOTH, lambda p: p.accelerated and p.whole and p.ratio >= 64 and p.large),
+    ("conv_transpose", BOTH, lambda p: p.accelerated and p.overlapping),
+    ("conv_transpose", BOTH, lambda p: p.overlapping and p.ratio < 8),
+    ("subpixel", BOTH, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 192),
+    ("conv_transpose", BOTH, lambda p: p.to_tokens and p.overlapping),
     ("subpixel", TORCH, lambda p: p.whole and p.token < 8 * p.columns),
     ("subpixel", TENSORFLOW, lambda p: p.whole and p.token < p.columns),
-    # On jax, the gradient of a native 3D convolution takes minutes to compile for a CPU.
-    ("conv_transpose", JAX, lambda p: p.to_tokens and p.wide_tokens and p.rank < 3),
+    # The gradient of a native 3D convolution takes minutes to compile for a CPU.
+    ("conv_transpose", JAX, lambda p: p.to_tokens and p.wide_tokens_on_cpu and p.rank < 3),
 )
 
 
@@ -266,15 +262,15 @@ def _problem(axes, signal, tokens, direction, device):
         work=math.prod((*tokens, columns)) if known else None,
         rank=len(axes),
         gaps=any(axis.stride > axis.patch for axis in axes),
-        device=device,
+        accelerated=device != "cpu",
     )
 
 
 def choose(problem: Problem) -> str:
     """The lowering that "auto" takes."""
-    place = f"{keras.backend.backend()} {problem.device}"
-    for name, places, fits in AUTO:
-        if place in places and fits(problem):
+    backend = keras.backend.backend()
+    for name, backends, fits in AUTO:
+        if backend in backends and fits(problem):
             return name
     return "matmul"
 
