@@ -39,9 +39,10 @@ def device_of(x):
 
     On jax and TensorFlow it is where they put a tensor unless they are told otherwise.
     """
-    if keras.backend.backend() == "torch":
-        return "cpu" if x.device.type == "cpu" else "gpu"
-    return _best_device()
+    if keras.backend.backend() != "torch":
+        return _best_device()
+    device = getattr(x, "device", None)  # symbolic tensors have none
+    return "cpu" if device is None or device.type == "cpu" else "gpu"
 
 
 @functools.cache
@@ -54,6 +55,8 @@ def _best_device():
 
 def jax_compiles(*xs):
     """Whether jax is tracing with one of these tensors, as under `jax.jit`."""
+    if any(isinstance(x, keras.KerasTensor) for x in xs):
+        return False  # they have shapes only
     return keras.backend.backend() == "jax" and not all(hasattr(x, "block_until_ready") for x in xs)
 
 
@@ -88,7 +91,7 @@ def product(x, matrix, transposed=False):
             tap = reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
             return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
         # If the matrix were transposed first, the gradient of a loop would keep a copy of it.
-        return cast(ops.tensordot(x, matrix, axes=(-1, int(transposed))), x.dtype)
+        return cast(ops.tensordot(x, matrix, axes=([-1], [int(transposed)])), x.dtype)
     if transposed:
         matrix = ops.transpose(matrix)
     if backend == "tensorflow":

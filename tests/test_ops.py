@@ -3,6 +3,7 @@
 import itertools
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import reference
@@ -237,3 +238,12 @@ def test_auto_computes_the_same(token, signal, grid):
     expected = reference.patchify(image, kernel, stride=case.stride)
     actual = run(patchify, image, kernel, stride=case.stride)
     np.testing.assert_allclose(actual, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("implementation", ["auto", *IMPLEMENTATIONS])
+def test_symbolic_tensors_give_symbolic_tensors(implementation):
+    options = {"stride": (2, 3), "padding": "same", "implementation": implementation}
+    tokens = patchify(keras.KerasTensor((2, 8, 9, 3)), np.ones((3, 4, 3, 5), "float32"), **options)
+    signal = unpatchify(tokens, np.ones((3, 4, 3, 5), "float32"), overlap="mean", **options)
+    assert (tokens.shape, signal.shape) == ((2, 4, 3, 5), (2, 8, 9, 3))
+    assert isinstance(signal, keras.KerasTensor)
