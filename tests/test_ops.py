@@ -241,9 +241,12 @@ def test_auto_computes_the_same(token, signal, grid):
 
 
 @pytest.mark.parametrize("implementation", ["auto", *IMPLEMENTATIONS])
-def test_symbolic_tensors_give_symbolic_tensors(implementation):
-    options = {"stride": (2, 3), "padding": "same", "implementation": implementation}
+@pytest.mark.parametrize(
+    ("padding", "grid", "size"), [("same", (4, 3), (8, 9)), ("valid", (3, 2), (7, 7))]
+)
+def test_symbolic_tensors_give_symbolic_tensors(implementation, padding, grid, size):
+    options = {"stride": (2, 3), "padding": padding, "implementation": implementation}
     tokens = patchify(keras.KerasTensor((2, 8, 9, 3)), np.ones((3, 4, 3, 5), "float32"), **options)
     signal = unpatchify(tokens, np.ones((3, 4, 3, 5), "float32"), overlap="mean", **options)
-    assert (tokens.shape, signal.shape) == ((2, 4, 3, 5), (2, 8, 9, 3))
+    assert (tokens.shape, signal.shape) == ((2, *grid, 5), (2, *size, 3))
     assert isinstance(signal, keras.KerasTensor)
