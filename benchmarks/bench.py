@@ -89,12 +89,12 @@ def patchify_speed(workload, rounds):
     names = ("auto", "conv_transpose", "matmul", *["subpixel"] * (not workload.tiling), "keras")
     names = [name for name in names if not left_out(workload, name)]
     functions = {name: steps(make_patchify(workload, name), x) for name in names}
+    compile_all(functions)
     return measured(functions, rounds)
 
 
 def measured(functions, rounds):
     """Medians `{step: {contender: seconds}}`, and the quartiles beside them."""
-    compile_all(functions)
     found = {}
     for step in STEPS:
         times = quartiles({name: functions[name][step] for name in functions}, rounds)

@@ -211,8 +211,7 @@ def _read(
             "The kernel must have the shape (*patch, signal channels, token channels) with one to "
             f"three patch axes. Received: kernel.shape={shape}"
         )
-    *_, signal, token = shape
-    patch = shape[:-2]
+    patch, (signal, token) = shape[:-2], shape[-2:]
     return geometry.make_axes(patch, stride, padding, len(patch)), signal, token
 
 
