@@ -19,8 +19,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 import numpy as np
 
-from keras_unpatchify import Patchify, Unpatchify
-from keras_unpatchify.torch_weights import load_torch_weights
+from keras_unpatchify import Patchify, Unpatchify, load_torch_weights
 
 CHANNELS, HIDDEN, PATCH, STRIDE = 3, 64, 8, 4
 

@@ -5,9 +5,9 @@ Public are the names below, and the modules `ops` (the same functions, stateless
 """
 
 from keras_unpatchify import initializers, ops
-from keras_unpatchify.patchify import Patchify
-from keras_unpatchify.torch_weights import load_torch_weights, to_torch_weights
-from keras_unpatchify.unpatchify import Unpatchify
+from keras_unpatchify._patchify import Patchify
+from keras_unpatchify._torch_weights import load_torch_weights, to_torch_weights
+from keras_unpatchify._unpatchify import Unpatchify
 
 __version__ = "0.1.0"
 

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_unpatchify import geometry
+from keras_unpatchify._arguments import positive_number
+from keras_unpatchify._sizes import Axis
 
 
 class Kernel(NamedTuple):
@@ -37,7 +38,7 @@ class Kernel(NamedTuple):
     """
 
     shape: tuple[int, ...]
-    axes: tuple[geometry.Axis, ...]
+    axes: tuple[Axis, ...]
     overlap: str | None
 
     @property
@@ -59,14 +60,26 @@ class Kernel(NamedTuple):
         """
         if self.overlap is None:
             return self.inputs * self.positions
-        return self.inputs * math.prod(axis.mean_variance(self.overlap) for axis in self.axes)
+        return self.inputs * math.prod(_mean_variance(axis, self.overlap) for axis in self.axes)
+
+
+def _mean_variance(axis, overlap):
+    """The variance of a position of the signal where patches hold numbers of variance 1.
+
+    It is the mean over a period of the stride, gaps included: away from the edges the variance of a
+    position picked at random. `overlap` is `"sum"` or `"mean"`.
+    """
+    if overlap == "sum":
+        return axis.patch / axis.stride
+    # `more` positions of a period are covered by `least + 1` patches, the others by `least`
+    least, more = divmod(axis.patch, axis.stride)
+    others = (axis.stride - more) / least if least else 0
+    return (more / (least + 1) + others) / axis.stride
 
 
 def _tiling(shape):
     """The kernel as that of an `Unpatchify` whose patches tile, the best guess from its shape."""
-    return Kernel(
-        tuple(shape), geometry.make_axes(shape[:-2], None, "valid", len(shape) - 2), "sum"
-    )
+    return Kernel(tuple(shape), tuple(Axis(n, n, "valid") for n in shape[:-2]), "sum")
 
 
 class _FanUniform(keras.initializers.Initializer):
@@ -82,7 +95,7 @@ class _FanUniform(keras.initializers.Initializer):
                 "`seed` must be an integer, a `keras.random.SeedGenerator`, or None. "
                 f"Received: seed={seed!r}"
             )
-        self.fan = None if fan is None else geometry.positive_number("fan", fan)
+        self.fan = None if fan is None else positive_number("fan", fan)
         self.seed = seed
 
     def __call__(self, shape, dtype=None):

@@ -62,12 +62,6 @@ class Case(NamedTuple):
         options = {"weight_init": Drawn(), **self.arguments, **options}
         return layer_class(in_features, out_features, **options)
 
-    def reach(self, implementation):
-        """Where a number that is not one may spread: `"subpixel"` fills up cells with zeros."""
-        if implementation != "subpixel":
-            return self.patch
-        return tuple(k + (-k % s if k > s else 0) for k, s in zip(self.patch, self.stride))
-
     def padding(self, kind):
         """The argument: a word, or uneven pairs that leave something of every patch."""
         return tuple((k // 2, (k - 1) // 3) for k in self.patch) if kind == "pairs" else kind
@@ -111,6 +105,9 @@ CASES = {
     "2d-many-channels": Case((2, 2), (2, 2), (3, 3), token=40, signal=16),
     "2d-wide-token": Case((2, 2), (1, 2), (3, 2), token=32, signal=1),
     "2d-wide-blocks": Case((4, 2), (2, 2), (2, 2), signal=64),
+    # jax computes these in rounds: of two channels, the last with one; and of one channel each
+    "1d-rounds": Case((8,), (1,), (5,), token=1, signal=5),
+    "2d-rounds": Case((5, 4), (2, 1), (2, 3), token=2, signal=3),
     "3d-tiling": Case((2, 3, 2), (2, 3, 2), (2, 2, 3)),
     "3d-overlap": Case((4, 2, 5), (2, 1, 2), (2, 3, 2), token=2),
     "3d-mixed": Case((2, 3, 1), (3, 2, 1), (2, 2, 3)),

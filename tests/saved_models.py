@@ -1,8 +1,8 @@
 """Models that use every option, as users save them: `python tests/saved_models.py ARCHIVE`.
 
-Adds to the archive, for each model, a `.keras` file, a `.weights.h5` file, and an `.npz` file of its
-input and output, all named `{backend}-{model}`. `tests/saved` has the archives of earlier commits,
-which `test_saved.py` opens. Run it once with each backend that trains.
+Adds to the archive, for each model, a `.keras` file, a `.weights.h5` file, and an `.npz` file of
+its input and output, all named `{backend}-{model}`. `tests/saved` has the archives of earlier
+commits, which `test_saved.py` opens. Run it once with each backend that trains.
 """
 
 import pathlib

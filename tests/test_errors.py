@@ -288,11 +288,10 @@ def test_the_form_of_output_spatial_shape(size, call):
     ],
 )
 def test_the_range_of_output_spatial_shape(padding, size, allowed, call):
-    kept = "'same'" if padding == "same" else "(0, 0)"
     text = (
         "`output_spatial_shape`, or the spatial shape of `like`, must be a size that "
         f"`Patchify` turns into the grid (2, 3): {allowed}. Received: output_spatial_shape={size}, "
-        f"with axes [(4, 4, {kept}), (4, 4, {kept})] (patch, stride, padding). "
+        f"with axes [(4, 4, {padding!r}), (4, 4, {padding!r})] (patch, stride, padding). "
         "Use those of your `Patchify`, as `from_patchify` does."
     )
     layer = Unpatchify(**GOOD, padding=padding)

@@ -11,11 +11,9 @@ from backend import BACKEND, TRAINABLE, gradients, run, value_and_gradients
 from cases import (
     CASES,
     COMPACT,
-    FILLED,
     IMPLEMENTATIONS,
     PADDINGS,
     TOLERANCE,
-    Case,
     marks,
     normal,
     over_cases,
@@ -193,51 +191,6 @@ def test_moving_tokens_by_one_moves_the_signal_by_one_stride(case, implementatio
     inner = (slice(None), *(slice(s, None) for s in case.stride))
     actual = run(unpatchify, moved, kernel, **options)[inner]
     np.testing.assert_allclose(actual, run(unpatchify, x, kernel, **options), **TOLERANCE)
-
-
-@over_cases(FILLED)
-@over_implementations
-def test_a_token_that_is_not_a_number_spoils_its_own_patch_only(case, implementation):
-    x = case.tokens()
-    first = (0, *(0,) * case.data_dim)
-    x[first] = np.nan
-    y = run(unpatchify, x, case.kernel(), stride=case.stride, implementation=implementation)
-    expected = np.zeros(y.shape, bool)
-    expected[(0, *(slice(0, k) for k in case.reach(implementation)))] = True
-    np.testing.assert_array_equal(np.isnan(y), expected)
-
-
-@over_cases(COMPACT)
-@over_implementations
-def test_a_pixel_that_is_not_a_number_spoils_the_tokens_that_cover_it_only(case, implementation):
-    x = case.signals(case.default_size("valid"))
-    last = tuple(n - 1 for n in x.shape[1:-1])
-    x[(0, *last)] = np.nan
-    y = run(patchify, x, case.kernel(), stride=case.stride, implementation=implementation)
-    covers = [
-        [i * s <= n < i * s + k for i in range(g)]
-        for g, k, s, n in zip(case.grid, case.reach(implementation), case.stride, last)
-    ]
-    expected = np.zeros(y.shape, bool)
-    expected[0][np.ix_(*map(np.array, covers))] = True
-    np.testing.assert_array_equal(np.isnan(y), expected)
-
-
-@pytest.mark.parametrize(
-    ("token", "signal", "grid"),
-    [(24, 1, (3, 3)), (2, 4, (3, 3)), (64, 2, (24, 24)), (64, 16, (24, 24)), (600, 1, (8, 8))],
-)
-def test_auto_computes_the_same(token, signal, grid):
-    """On every side of its rule: small and large, many and few token channels."""
-    case = Case((4, 4), (2, 2), grid, token, signal)
-    x, kernel = case.tokens(), case.kernel()
-    expected = reference.unpatchify(x, kernel, stride=case.stride)
-    actual = run(unpatchify, x, kernel, stride=case.stride)
-    np.testing.assert_allclose(actual, expected, **TOLERANCE)
-    image = case.signals(case.default_size("valid"))
-    expected = reference.patchify(image, kernel, stride=case.stride)
-    actual = run(patchify, image, kernel, stride=case.stride)
-    np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("implementation", ["auto", *IMPLEMENTATIONS])

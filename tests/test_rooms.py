@@ -8,26 +8,30 @@ import sys
 import pytest
 
 import keras_unpatchify
+from keras_unpatchify import ops
 
 PACKAGE = pathlib.Path(keras_unpatchify.__file__).parent
 ROOMS = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")}
 
 # From the bottom up: a room imports from those before it only.
 ORDER = (
-    "geometry",
-    "tensors",
-    "blocks",
-    "lowerings",
-    "ops",
+    "_sizes",
+    "_arguments",
     "initializers",
-    "patch_layer",
-    "from_keras",
-    "patchify",
-    "unpatchify",
-    "torch_layouts",
-    "torch_modules",
-    "torch_sources",
-    "torch_weights",
+    "_tensors",
+    "_blocks",
+    "_lowerings",
+    "_auto",
+    "_compute",
+    "ops",
+    "_patch_layer",
+    "_from_keras",
+    "_patchify",
+    "_unpatchify",
+    "_torch_layouts",
+    "_torch_modules",
+    "_torch_sources",
+    "_torch_weights",
     "__init__",
 )
 
@@ -46,12 +50,23 @@ def rooms_in(tree):
     return {parts[1] for parts in own}
 
 
+def public(module):
+    return {name for name in dir(module) if not name.startswith("_")}
+
+
 def test_public_names():
     names = ["Patchify", "Unpatchify", "load_torch_weights", "to_torch_weights"]
     modules = ["initializers", "ops"]
+    assert public(keras_unpatchify) == {*names, *modules}
     assert set(keras_unpatchify.__all__) == {*names, *modules, "__version__"}
     for name in (*names, *modules):
         assert inspect.getdoc(getattr(keras_unpatchify, name))
+
+
+def test_public_names_of_the_functions():
+    assert set(ops.__all__) <= public(ops)
+    for name in ops.__all__:
+        assert inspect.getdoc(getattr(ops, name))
 
 
 def test_every_room_has_its_place():
@@ -64,8 +79,10 @@ def test_imports_run_one_way(room):
     assert rooms_in(ROOMS[room]) <= set(ORDER[: ORDER.index(room)])
 
 
-def test_geometry_knows_the_standard_library_only():
-    assert {name.split(".")[0] for name in imports(ROOMS["geometry"])} <= sys.stdlib_module_names
+@pytest.mark.parametrize("room", ORDER[:2])
+def test_sizes_and_arguments_know_the_standard_library_only(room):
+    outside = {name.split(".")[0] for name in imports(ROOMS[room])} - sys.stdlib_module_names
+    assert outside <= {"keras_unpatchify"}
 
 
 @pytest.mark.parametrize("room", ORDER)
@@ -80,7 +97,7 @@ def test_two_rooms_ask_for_the_backend():
     asking = {
         room for room, tree in ROOMS.items() if "backend.backend()" in ast.unparse(tree)
     }  # but for docstrings
-    assert asking == {"tensors", "ops"}
+    assert asking == {"_tensors", "_auto"}
 
 
 def test_every_name_is_used():
@@ -94,4 +111,6 @@ def test_every_name_is_used():
     for room, tree in ROOMS.items():
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                assert node.name in used | set(keras_unpatchify.__all__), f"{room}.{node.name}"
+                assert node.name in used | {*keras_unpatchify.__all__, *ops.__all__}, (
+                    f"{room}.{node.name}"
+                )

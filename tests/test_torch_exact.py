@@ -20,7 +20,7 @@ from torch_cases import (
     state_of,
 )
 
-from keras_unpatchify import load_torch_weights, to_torch_weights, torch_sources
+from keras_unpatchify import _torch_sources, load_torch_weights, to_torch_weights
 
 LAYOUTS = ("conv", "linear", "pixel_shuffle")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -257,7 +257,7 @@ def test_a_normalised_weight_is_rounded_once(spelling, dtype, axis):
 def test_bfloat16_is_not_rounded_by_way_of_float32(sign, above, distance):
     # half way between 1 and the next bfloat16, and less than a unit of float32 to one side of it
     number = np.float64(sign * (1 + 2**-8 + above * distance))
-    weight = torch_sources.folded(number[None], np.ones(1, "float32"), "bfloat16")
+    weight = _torch_sources.folded(number[None], np.ones(1, "float32"), "bfloat16")
     assert float(weight[0]) == sign * (1 + 2**-7 if above > 0 else 1)
 
 

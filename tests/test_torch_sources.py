@@ -12,7 +12,7 @@ import pytest
 from cases import normal
 from torch_cases import SMALL, bits, built, checkpoint, refusal
 
-from keras_unpatchify import load_torch_weights, to_torch_weights, torch_weights
+from keras_unpatchify import _torch_weights, load_torch_weights, to_torch_weights
 
 
 @pytest.fixture
@@ -382,7 +382,7 @@ def imported_at_once(text):
 
 
 def test_neither_pytorch_nor_safetensors_is_imported_before_a_file_asks_for_it():
-    rooms = pathlib.Path(torch_weights.__file__).parent.glob("torch_*.py")
+    rooms = pathlib.Path(_torch_weights.__file__).parent.glob("_torch_*.py")
     packages = set().union(*(imported_at_once(room.read_text()) for room in rooms))
     assert packages - sys.stdlib_module_names == {"keras", "keras_unpatchify", "numpy"}
     assert imported_at_once("import os, torch.nn\nfrom safetensors.numpy import load_file") >= {

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_unpatchify import geometry
-from keras_unpatchify.patchify import Patchify
-from keras_unpatchify.unpatchify import Unpatchify
+from keras_unpatchify._patchify import Patchify
+from keras_unpatchify._sizes import Shape, Size
+from keras_unpatchify._unpatchify import Unpatchify
 
 Layer = Patchify | Unpatchify
 Order = str | Sequence[int] | None
-Sizes = dict[str, geometry.Size]
+Sizes = dict[str, Size]
 
 
 class Layout(NamedTuple):
@@ -80,7 +80,7 @@ def letter_sizes(layer: Layer, axes: tuple[str, ...], weight: np.ndarray | None 
     return sizes
 
 
-def shape_of(axes: tuple[str, ...], sizes: Sizes) -> geometry.Shape:
+def merged_shape(axes: tuple[str, ...], sizes: Sizes) -> Shape:
     """The shape of an array of these axes; None where the size of a letter is not known."""
     numbers = [[sizes[letter] for letter in axis] for axis in axes]
     return tuple(None if None in n else math.prod(n) for n in numbers)
@@ -93,7 +93,7 @@ def rearrange(
     letters = "".join(before)
     split = array.reshape([sizes[letter] for letter in letters])
     permuted = split.transpose([letters.index(letter) for letter in "".join(after)])
-    return permuted.reshape(shape_of(after, sizes))
+    return permuted.reshape(merged_shape(after, sizes))
 
 
 def _merged(data_dim: int, patch_order: str | Sequence[int]) -> str:

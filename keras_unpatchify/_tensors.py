@@ -1,7 +1,7 @@
 """Tensors on every backend: their sizes, zeros and cuts at their ends, products and convolutions.
 
 Tensors are channels last, `(batch, *size, channels)`. What differs between backends, in results or
-in speed, is handled here. Only which lowering "auto" takes also depends on it (`ops.py`).
+in speed, is handled here. Only which lowering "auto" takes also depends on it (`_auto.py`).
 """
 
 import functools
@@ -11,7 +11,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_unpatchify import geometry
+from keras_unpatchify._sizes import Size, is_constant, is_static
+
+# A tensor of the backend, or what Keras converts to one.
+Tensor = Any
 
 # What is in these is added in float32, and the sum is rounded to them at the end.
 HALF_PRECISIONS = ("float16", "bfloat16")
@@ -23,15 +26,15 @@ def shape_of(x):
     return ops.shape(x) if None in shape else shape
 
 
-def batch_of(x: Any, *more: geometry.Size) -> geometry.Size:
+def batch_of(x: Any, *more: Size) -> Size:
     """The size of the batch for a reshape: -1 if it is the only unknown size, of `x` and `more`.
 
     A batch of 1 counts as unknown, because exporters trace with it and mean any batch. Where
     another size is unknown, none is inferred: PyTorch's symbolic shapes would make it a quotient.
     """
     batch, *others = shape_of(x)
-    others_known = all(map(geometry.is_static, (*others, *more)))
-    return -1 if others_known and (not geometry.is_static(batch) or batch == 1) else batch
+    others_known = all(map(is_static, (*others, *more)))
+    return -1 if others_known and (not is_static(batch) or batch == 1) else batch
 
 
 def device_of(x):
@@ -114,9 +117,9 @@ def product_side_by_side(xs, matrix):
     return product(ops.concatenate(xs, axis=-1), matrix)
 
 
-def convolution(x, kernel, strides, grid):
+def convolution(x, kernel, strides, grid, padding="valid"):
     """(batch, *size, signal) -> (batch, *grid, token)."""
-    y = ops.conv(x, kernel, strides, padding="valid", data_format="channels_last")
+    y = ops.conv(x, kernel, strides, padding, data_format="channels_last")
     if x.shape[0]:
         return y
     # TensorFlow returns an empty batch unchanged.
@@ -142,54 +145,41 @@ def split(x, widths):
     return ops.split(x, ends[:-1], axis=-1)
 
 
-def roll(x, i, by):
-    """The tensor moved along an axis; what leaves it at one end comes in at the other."""
-    # The gradient of `ops.roll` moves more of a divided axis.
-    ends = ops.split(x, [-by % x.shape[1 + i]], axis=1 + i)
-    return ops.concatenate(ends[::-1], axis=1 + i)
+def in_rounds(x, rounds, axis):
+    """(..., channels, ...) -> (rounds, ..., part, ...); zeros fill up the last part."""
+    before, channels, after = x.shape[:axis], x.shape[axis], x.shape[axis:][1:]
+    part = -(-channels // rounds)
+    x = pad(x, [*((0, 0) for _ in before), (0, rounds * part - channels), *((0, 0) for _ in after)])
+    return ops.moveaxis(reshape(x, (*before, rounds, part, *after)), len(before), 0)
 
 
-def to_length(x, i, length):
-    """The tensor cut, or filled up with zeros, at the end of an axis."""
-    missing = length - x.shape[1 + i]
-    edge = geometry.Edge((0, max(0, missing)), (0, max(0, -missing)))
-    return fit_along(x, i, edge, length)
-
-
-def first(x, i, number):
-    """The first positions along an axis."""
-    # A slice would move more of an axis that is divided over devices.
-    return ops.take(x, ops.arange(0, number), axis=1 + i)
-
-
-def with_first(x, i, positions):
-    """The tensor of jax with these as the first positions along an axis."""
-    # To concatenate would gather an axis that is divided over devices.
-    place = (*(slice(None),) * (1 + i), ops.arange(0, positions.shape[1 + i]))
-    return x.at[place].set(positions, unique_indices=True)  # or else the gradient moves more
-
-
-def zero_outside(inside, x):
-    """The tensor with zeros where it is not `inside`."""
-    return ops.where(inside, x, ops.zeros((), x.dtype))  # exporters need zeros of the same dtype
-
-
-def fit_along(x, i, edge, size):
-    """The tensor with the zeros and cuts of an edge along one axis, which is then `size` long."""
-    edges, sizes = [geometry.NO_EDGE] * (len(x.shape) - 2), list(shape_of(x)[1:-1])
-    edges[i], sizes[i] = edge, size
-    return fit(x, edges, sizes)
-
-
-def fit(x, edges, size):
-    """The tensor with the zeros and cuts of the edges; `size` is the size of the result."""
-    if not all(geometry.is_constant(cut) for edge in edges for cut in edge.cuts):
-        x = _pad_edges(x, edges)
-        front = [edge.cuts[0] for edge in edges]
-        return ops.slice(x, (0, *front, 0), (shape_of(x)[0], *size, x.shape[-1]))
+def fit(x, edges):
+    """(batch, *size, channels) -> (batch, *length, channels): the zeros and cuts of each edge."""
+    constant = all(is_constant(cut) for edge in edges for cut in edge.cuts)
     # Positions that are cut before zeros are added are neither stored nor moved between devices.
-    long = [geometry.is_static(n) and sum(e.cuts) <= n for n, e in zip(x.shape[1:-1], edges)]
-    return _pad_edges(_cut(x, edges), edges) if all(long) else _cut(_pad_edges(x, edges), edges)
+    cut_first = constant and all(
+        is_static(n) and sum(edge.cuts) <= n for n, edge in zip(x.shape[1:-1], edges)
+    )
+    zeros = [(0, 0), *(edge.zeros for edge in edges), (0, 0)]
+    if not cut_first:
+        x = pad(x, zeros)
+    if not constant or any(any(edge.cuts) for edge in edges):
+        x = _cut(x, edges, constant, cut_first)
+    return pad(x, zeros) if cut_first else x
+
+
+def _cut(x, edges, constant, zeros_follow):
+    if constant and keras.backend.backend() != "tensorflow":
+        # The gradient of `ops.slice` on jax gathers a divided axis.
+        cuts = [edge.cuts for edge in edges]
+        return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]
+    # TensorFlow's gradient of a plain slice takes as long as the rest of a training step.
+    batch, *size, channels = shape_of(x)
+    length = [
+        n if edge.length is None else edge.length - zeros_follow * sum(edge.zeros)
+        for n, edge in zip(size, edges)
+    ]
+    return ops.slice(x, (0, *(edge.cuts[0] for edge in edges), 0), (batch, *length, channels))
 
 
 def pad(x, zeros):
@@ -208,21 +198,3 @@ def pad(x, zeros):
             )
             x = ops.concatenate([*before, x, *after], axis)
     return x
-
-
-def _pad_edges(x, edges):
-    return pad(x, [(0, 0), *(edge.zeros for edge in edges), (0, 0)])
-
-
-def _cut(x, edges):
-    """Cuts off what each edge says; the cuts are ints."""
-    if not any(any(edge.cuts) for edge in edges):
-        return x
-    cuts = [edge.cuts for edge in edges]
-    if keras.backend.backend() == "tensorflow":
-        # TensorFlow's gradient of a plain slice takes as long as the rest of a training step.
-        size = [n - sum(cut) for n, cut in zip(shape_of(x)[1:-1], cuts)]
-        start = [front for front, _ in cuts]
-        return ops.slice(x, (0, *start, 0), (shape_of(x)[0], *size, x.shape[-1]))
-    # The gradient of `ops.slice` on jax gathers a divided axis.
-    return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]

@@ -5,9 +5,10 @@ from typing import Any, Literal, Self
 
 import keras
 
-from keras_unpatchify import geometry, initializers, ops
-from keras_unpatchify.geometry import Padding, PerAxis, Shape
-from keras_unpatchify.ops import Implementation, Tensor
+from keras_unpatchify import _arguments, initializers
+from keras_unpatchify._arguments import Implementation, Padding, PerAxis
+from keras_unpatchify._sizes import Shape
+from keras_unpatchify._tensors import Tensor
 
 REQUIRED = ("in_features", "out_features", "data_dim", "patch_size")
 
@@ -40,19 +41,19 @@ class PatchLayer(keras.layers.Layer):
         out_features: int,
         data_dim: int,
         patch_size: PerAxis,
-        stride: PerAxis | None,
-        bias: bool | Literal["patch"],
-        weight_init: Any,
+        stride: PerAxis | None = None,
+        bias: bool | Literal["patch"] = True,
+        weight_init: Any = "default",
         *,
-        padding: Padding,
-        sequence: bool,
-        activation: str | Callable | None,
-        implementation: Implementation,
-        kernel_regularizer: Any,
-        bias_regularizer: Any,
-        activity_regularizer: Any,
-        kernel_constraint: Any,
-        bias_constraint: Any,
+        padding: Padding = "valid",
+        sequence: bool = False,
+        activation: str | Callable | None = None,
+        implementation: Implementation = "auto",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ):
         for name in OTHER_NAMES.keys() & kwargs.keys():
@@ -61,17 +62,18 @@ class PatchLayer(keras.layers.Layer):
             )
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if in_features is not None:
-            in_features = geometry.positive_int("in_features", in_features)
+            in_features = _arguments.positive_int("in_features", in_features)
         self.in_features = in_features
-        self.out_features = geometry.positive_int("out_features", out_features)
-        self.data_dim = geometry.one_of("data_dim", data_dim, (1, 2, 3))
-        self.axes = geometry.make_axes(patch_size, stride, padding, self.data_dim)
-        self.padding = geometry.as_padding(padding, self.patch_size, self.stride)
-        self.sequence = geometry.one_of("sequence", sequence, (True, False))
-        self.use_bias = geometry.one_of("bias", bias, self.BIASES)
+        self.out_features = _arguments.positive_int("out_features", out_features)
+        self.data_dim = _arguments.one_of("data_dim", data_dim, (1, 2, 3))
+        self.axes = _arguments.make_axes(patch_size, stride, padding, self.data_dim)
+        self.sequence = _arguments.one_of("sequence", sequence, (True, False))
+        self.use_bias = _arguments.one_of("bias", bias, self.BIASES)
         self.weight_init = initializers.check(weight_init)
         self.activation = keras.activations.get(activation)
-        self.implementation = geometry.one_of("implementation", implementation, ops.IMPLEMENTATIONS)
+        self.implementation = _arguments.one_of(
+            "implementation", implementation, _arguments.IMPLEMENTATIONS
+        )
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
@@ -91,9 +93,15 @@ class PatchLayer(keras.layers.Layer):
         """Positions from one patch to the next, one number per axis."""
         return tuple(axis.stride for axis in self.axes)
 
+    @property
+    def padding(self) -> str | tuple[tuple[int, int], ...]:
+        """A word, or a pair `(before, after)` for each axis."""
+        paddings: Any = tuple(axis.padding for axis in self.axes)
+        return paddings[0] if isinstance(paddings[0], str) else paddings
+
     def _create_weights(self, in_features: int) -> None:
         kernel_shape = self._kernel_shape(in_features)
-        geometry.check_elements("kernel", kernel_shape, geometry.MAX_KERNEL_ELEMENTS)
+        _arguments.check_elements("kernel", kernel_shape, _arguments.MAX_KERNEL_ELEMENTS)
         self.channels = in_features
         kernel_initializer, bias_initializer = initializers.kernel_and_bias(
             self.weight_init, initializers.Kernel(kernel_shape, self.axes, self.overlap)
@@ -130,6 +138,11 @@ class PatchLayer(keras.layers.Layer):
         """The input in the dtype to compute in; integers, such as pixels, are converted."""
         self._check_dtype(x.dtype)
         return keras.ops.cast(x, self.compute_dtype)
+
+    def _weights(self) -> tuple[Tensor, Tensor | None]:
+        """The kernel and the bias as tensors."""
+        bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
+        return keras.ops.convert_to_tensor(self.kernel), bias
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""

@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import keras
 
-from keras_unpatchify import from_keras, geometry, ops
-from keras_unpatchify.geometry import Padding, PerAxis, Shape
-from keras_unpatchify.ops import Implementation, Overlap, Tensor
-from keras_unpatchify.patch_layer import PatchLayer
-from keras_unpatchify.patchify import Patchify
+from keras_unpatchify import _arguments, _compute, _from_keras, ops
+from keras_unpatchify._arguments import Implementation, Overlap, Padding, PerAxis
+from keras_unpatchify._patch_layer import PatchLayer
+from keras_unpatchify._patchify import Patchify
+from keras_unpatchify._sizes import Shape
+from keras_unpatchify._tensors import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
@@ -159,7 +160,7 @@ class Unpatchify(PatchLayer):
             bias_constraint=bias_constraint,
             **kwargs,
         )
-        self.overlap = geometry.one_of("overlap", overlap, ops.OVERLAPS)
+        self.overlap = _arguments.one_of("overlap", overlap, _arguments.OVERLAPS)
 
     @classmethod
     def from_patchify(cls, patchify: Patchify, **overrides: Any) -> "Unpatchify":
@@ -185,7 +186,7 @@ class Unpatchify(PatchLayer):
             "out_features": patchify.channels,
             "data_dim": patchify.data_dim,
             "patch_size": patchify.patch_size,
-            "stride": None if geometry.tiling(patchify.axes) else patchify.stride,
+            "stride": None if patchify.stride == patchify.patch_size else patchify.stride,
             "bias": patchify.use_bias,
             "padding": patchify.padding,
             "sequence": patchify.sequence,
@@ -222,7 +223,7 @@ class Unpatchify(PatchLayer):
             >>> Unpatchify.from_conv_transpose(conv).patch_size
             (4, 4)
         """
-        return from_keras.with_weights(cls(**from_keras.conv_transpose_arguments(layer)), layer)
+        return _from_keras.with_weights(cls(**_from_keras.conv_transpose_arguments(layer)), layer)
 
     def build(self, x_shape: Shape, like_shape: Shape | None = None) -> None:
         """Creates the kernel and the bias."""
@@ -238,10 +239,10 @@ class Unpatchify(PatchLayer):
 
     def compute_output_shape(self, x_shape: Shape, like_shape: Shape | None = None) -> Shape:
         """The shape of the signal of tokens, of the default size or that of `like`."""
-        target = None if like_shape is None else tuple(like_shape)[1:-1]
-        if self.sequence and self.data_dim > 1 and target is None:
-            target = (None,) * self.data_dim  # not known before the layer is called
-        return self._output_shape(x_shape, target)
+        size: Shape | None = None if like_shape is None else tuple(like_shape)[1:-1]
+        if self.sequence and self.data_dim > 1 and size is None:
+            size = (None,) * self.data_dim  # not known before the layer is called
+        return self._output_shape(x_shape, size)
 
     def compute_output_spec(
         self,
@@ -251,21 +252,21 @@ class Unpatchify(PatchLayer):
     ) -> keras.KerasTensor:
         """The symbolic output of a symbolic input."""
         self._check_dtype(x.dtype)
-        target = self._target(output_spatial_shape, like, lambda tensor: tensor.shape)
-        return keras.KerasTensor(self._output_shape(x.shape, target), dtype=self.compute_dtype)
+        size = self._requested(output_spatial_shape, like, lambda tensor: tensor.shape)
+        return keras.KerasTensor(self._output_shape(x.shape, size), dtype=self.compute_dtype)
 
-    def _output_shape(self, x_shape: Shape, target: Shape | None) -> Shape:
-        x_shape = geometry.as_shape(x_shape)
-        grid = self._grid(x_shape, target)
-        size = geometry.spatial_shape(self.axes, grid, target)
+    def _output_shape(self, x_shape: Shape, output_spatial_shape: Shape | None) -> Shape:
+        x_shape = _arguments.as_shape(x_shape)
+        grid = self._grid(x_shape, output_spatial_shape)
+        size = _arguments.spatial_shape(self.axes, grid, output_spatial_shape)
         shape = (x_shape[0], *size, self.out_features)
-        geometry.check_elements("output", shape)
+        _arguments.check_elements("output", shape)
         return shape
 
-    def _grid(self, x_shape: Shape, target: Shape | None) -> Shape:
-        """The grid of the tokens; if they are a sequence, the grid of the target."""
+    def _grid(self, x_shape: Shape, output_spatial_shape: Shape | None) -> Shape:
+        """The grid of the tokens; if they are a sequence, that of the signal."""
         if not self.sequence:
-            geometry.check_input(
+            _arguments.check_input(
                 x_shape,
                 self.data_dim,
                 self.channels,
@@ -274,41 +275,41 @@ class Unpatchify(PatchLayer):
             )
             return x_shape[1:-1]
         remedy = "Pass a sequence, or drop `sequence=True` for a grid."
-        geometry.check_input(x_shape, 1, self.channels, remedy)
+        _arguments.check_input(x_shape, 1, self.channels, remedy)
         if self.data_dim == 1:
             return x_shape[1:-1]
-        if target is None:
+        if output_spatial_shape is None:
             raise ValueError(
                 "The grid of a sequence must be known, and the number of tokens does not tell it. "
                 "Received: neither `output_spatial_shape` nor `like`. "
                 "Pass one of them to the call."
             )
-        grid = geometry.grid_shape(self.axes, target)
-        geometry.check_token_count(grid, x_shape[1])
+        grid = _arguments.grid_shape(self.axes, output_spatial_shape)
+        _arguments.check_token_count(grid, x_shape[1])
         return grid
 
-    def _target(
+    def _requested(
         self,
         output_spatial_shape: Sequence[int] | None,
         like: Tensor | None,
         shape_of: Callable[[Tensor], Shape],
     ) -> Shape | None:
-        """The size that was asked for, or `None`; `shape_of` reads the shape of a tensor."""
+        """The size that the call asks for, or `None`; `shape_of` reads the shape of a tensor."""
         if like is None:
             if output_spatial_shape is None:
                 return None
-            return geometry.target_shape(output_spatial_shape, self.data_dim)
+            return _arguments.spatial_ints(output_spatial_shape, self.data_dim)
         if output_spatial_shape is not None:
             raise ValueError(
                 "`like` and `output_spatial_shape` both say the size of the output: pass one of "
-                f"them. Received: output_spatial_shape={geometry.described(output_spatial_shape)} "
-                "and a `like`"
+                "them. Received: output_spatial_shape="
+                f"{_arguments.described(output_spatial_shape)} and a `like`"
             )
         if len(getattr(like, "shape", ())) != self.data_dim + 2:
             raise ValueError(
                 f"`like` must be a tensor with {self.data_dim + 2} axes: "
                 f"batch, {self.data_dim} of the signal, channels. "
-                f"Received: like={geometry.described(like)}. "
+                f"Received: like={_arguments.described(like)}. "
                 "For a size in numbers, pass `output_spatial_shape`."
             )
         return tuple(shape_of(like))[1:-1]
@@ -320,19 +321,13 @@ class Unpatchify(PatchLayer):
         like: Tensor | None = None,
     ) -> Tensor:
         """The signal of the tokens `x`."""
-        target = self._target(output_spatial_shape, like, keras.ops.shape)
+        size = self._requested(output_spatial_shape, like, keras.ops.shape)
         x = self._as_input(x)
-        grid = self._grid(keras.ops.shape(x), target)
-        y = ops.unpatchify(
-            ops.to_grid(x, grid) if self.sequence else x,
-            self.kernel,
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            output_spatial_shape=target,
-            overlap=self.overlap,
-            implementation=self.implementation,
-        )
+        grid = self._grid(keras.ops.shape(x), size)
+        if self.sequence:
+            x = ops.to_grid(x, grid)
+        kernel, bias = self._weights()
+        y = _compute.signal(x, kernel, bias, self.axes, size, self.overlap, self.implementation)
         return self.activation(y)
 
     def get_config(self) -> dict[str, Any]:

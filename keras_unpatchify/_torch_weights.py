@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_unpatchify import geometry, torch_layouts, torch_modules, torch_sources
-from keras_unpatchify.torch_layouts import Layer, Layout, Order, Sizes
-from keras_unpatchify.unpatchify import Unpatchify
+from keras_unpatchify import _arguments, _torch_layouts, _torch_modules, _torch_sources
+from keras_unpatchify._torch_layouts import Layer, Layout, Order, Sizes
+from keras_unpatchify._unpatchify import Unpatchify
 
 # The modules, below the prefix, that may hold the weight and the bias.
 PATHS = ("", "deconv.", "conv.")
@@ -82,31 +82,31 @@ def load_torch_weights(
         >>> load_torch_weights(head, "mae_visualize_vit_base.pth", prefix="model.decoder_pred")
     """
     prefix = _checked(layer, prefix)
-    layouts = torch_layouts.layouts_of(layer, patch_order)
-    found = torch_modules.find(source, prefix) if torch_modules.is_module(source) else None
+    layouts = _torch_layouts.layouts_of(layer, patch_order)
+    found = _torch_modules.find(source, prefix) if _torch_modules.is_module(source) else None
     state: Any = source
     if found:
         state = state.state_dict()
     paths = (found.path,) if found else tuple(prefix + path for path in PATHS)
     matching = {name: x for name, x in layouts.items() if not found or x.kind == found.kind}
-    entries = torch_sources.open_source(state, prefix)
-    names = torch_sources.names_of(entries, paths, layer.use_bias)
+    entries = _torch_sources.open_source(state, prefix)
+    names = _torch_sources.names_of(entries, paths, layer.use_bias)
     present = [name for kind in names for name in names[kind] if name in entries]
-    arrays = {name: torch_sources.as_array(entries[name]) for name in present}
+    arrays = {name: _torch_sources.as_array(entries[name]) for name in present}
 
     weight = arrays.get(names["weight"][-1])
-    layout = torch_layouts.name_of(matching, weight, layer.data_dim)
+    layout = _torch_layouts.name_of(matching, weight, layer.data_dim)
     candidates = [layouts[layout]] if layout else list(layouts.values())
-    sizes = torch_layouts.letter_sizes(layer, candidates[0].weight, weight if layout else None)
+    sizes = _torch_layouts.letter_sizes(layer, candidates[0].weight, weight if layout else None)
     dtype = _held_dtype(layer)
     problems = [
-        *torch_sources.wrong_names(entries, prefix, names),
+        *_torch_sources.wrong_names(entries, prefix, names),
         *_wrong_shapes(arrays, names, candidates, sizes),
         *_wrong_dtypes(layer, arrays, dtype),
         *_wrong_stride(layer, layout),
     ]
     if found:
-        problems += torch_modules.differences(found, layer, layout)
+        problems += _torch_modules.differences(found, layer, layout)
     if problems:
         beginnings = {name.split(".")[0] for name in entries}
         raise ValueError(
@@ -119,8 +119,8 @@ def load_torch_weights(
     for kind, spelling in names.items():
         axes = getattr(candidates[0], kind)
         parts = [arrays[name] for name in spelling]
-        array = torch_sources.folded(parts[0], parts[1], dtype) if len(parts) == 2 else parts[0]
-        own[kind] = torch_layouts.rearrange(array, axes, torch_layouts.own(axes), sizes)
+        array = _torch_sources.folded(parts[0], parts[1], dtype) if len(parts) == 2 else parts[0]
+        own[kind] = _torch_layouts.rearrange(array, axes, _torch_layouts.own(axes), sizes)
     _assign(layer, **own)
 
 
@@ -156,8 +156,8 @@ def to_torch_weights(
         (512, 3, 16, 16)
     """
     prefix = _checked(layer, prefix)
-    layouts = torch_layouts.layouts_of(layer, patch_order)
-    chosen = layouts[geometry.one_of("layout", layout, tuple(layouts))]
+    layouts = _torch_layouts.layouts_of(layer, patch_order)
+    chosen = layouts[_arguments.one_of("layout", layout, tuple(layouts))]
     if not layer.built:
         raise ValueError(
             f"`layer` must be built. Received: layer={layer!r}. "
@@ -165,17 +165,17 @@ def to_torch_weights(
         )
     for problem in _wrong_stride(layer, layout):
         raise ValueError(f"{problem}. Received: layout={layout!r}. Use layout='conv'.")
-    sizes = torch_layouts.letter_sizes(layer, chosen.weight)
+    sizes = _torch_layouts.letter_sizes(layer, chosen.weight)
     arrays = {"weight": keras.ops.convert_to_numpy(layer.kernel)}
     if layer.use_bias:
         remedy = f"Use layout={'conv' if layer.use_bias is True else 'linear'!r}."
-        shape = torch_layouts.shape_of(torch_layouts.own(chosen.bias), sizes)
+        shape = _torch_layouts.merged_shape(_torch_layouts.own(chosen.bias), sizes)
         bias = keras.ops.convert_to_numpy(layer.bias)
         arrays["bias"] = _fit_bias(layer, bias, shape, remedy)
     result = {}
     for kind, array in arrays.items():
         axes = getattr(chosen, kind)
-        moved = torch_layouts.rearrange(array, torch_layouts.own(axes), axes, sizes)
+        moved = _torch_layouts.rearrange(array, _torch_layouts.own(axes), axes, sizes)
         result[prefix + kind] = np.array(moved, order="C")
     return result
 
@@ -185,7 +185,7 @@ def _checked(layer: Layer, prefix: str) -> str:
     if not isinstance(layer, Layer):
         raise ValueError(
             "`layer` must be a Patchify or an Unpatchify. "
-            f"Received: layer={geometry.described(layer)}"
+            f"Received: layer={_arguments.described(layer)}"
         )
     if not isinstance(prefix, str):
         raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
@@ -205,7 +205,7 @@ def _fit_bias(layer: Layer, bias: np.ndarray, shape: tuple[int, ...], remedy: st
     if bias.ndim == len(shape):
         return bias
     per_channel = bias.reshape(-1, bias.shape[-1])[0]
-    if not geometry.tiling(layer.axes) or (bias != per_channel).any():
+    if layer.patch_size != layer.stride or (bias != per_channel).any():
         raise ValueError(
             "A bias per channel does the same as one per position of the patch only where patches "
             f"tile and the latter is constant over the patch. Received: a bias of shape "
@@ -233,18 +233,18 @@ def _assign(layer: Layer, weight: np.ndarray, bias: np.ndarray | None = None) ->
 
 def _wrong_shapes(
     arrays: dict[str, np.ndarray],
-    names: torch_sources.Names,
+    names: _torch_sources.Names,
     candidates: list[Layout],
     sizes: Sizes,
 ) -> Iterator[str]:
     for kind, spelling in names.items():
         name = spelling[-1]
-        shapes = [torch_layouts.shape_of(getattr(x, kind), sizes) for x in candidates]
+        shapes = [_torch_layouts.merged_shape(getattr(x, kind), sizes) for x in candidates]
         if name in arrays and arrays[name].shape not in shapes:
             text = " or ".join(dict.fromkeys(map(str, shapes)))
             yield f"{name!r} has the shape {arrays[name].shape} instead of {text}"
         if len(spelling) == 2 and all(part in arrays for part in spelling):
-            yield from torch_sources.wrong_magnitude(spelling, arrays)
+            yield from _torch_sources.wrong_magnitude(spelling, arrays)
 
 
 def _wrong_dtypes(layer: Layer, arrays: dict[str, np.ndarray], dtype: str) -> Iterator[str]:
@@ -260,7 +260,7 @@ def _wrong_dtypes(layer: Layer, arrays: dict[str, np.ndarray], dtype: str) -> It
 
 
 def _wrong_stride(layer: Layer, layout: str | None) -> Iterator[str]:
-    if layout == "pixel_shuffle" and not geometry.tiling(layer.axes):
+    if layout == "pixel_shuffle" and layer.patch_size != layer.stride:
         yield (
             "PixelShuffle needs patches that tile, and the layer has "
             f"patch_size={layer.patch_size}, stride={layer.stride}"

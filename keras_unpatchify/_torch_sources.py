@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_unpatchify import geometry
+from keras_unpatchify._arguments import described
 
 # What a weight is called: itself, or with weight normalisation its magnitude and its direction.
 SPELLINGS = (
@@ -35,7 +35,7 @@ def open_source(source: Any, prefix: str) -> dict[str, Any]:
     if suffix not in READERS:
         raise ValueError(
             "`source` must be a mapping of names to arrays, a PyTorch module, or the path of a "
-            f".safetensors, .pt or .pth file. Received: source={geometry.described(source)}"
+            f".safetensors, .pt or .pth file. Received: source={described(source)}"
         )
     package, read = READERS[suffix]
     try:

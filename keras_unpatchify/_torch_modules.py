@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from keras_unpatchify import geometry
-from keras_unpatchify.torch_layouts import Layer
-from keras_unpatchify.unpatchify import Unpatchify
+from keras_unpatchify._sizes import Axis
+from keras_unpatchify._torch_layouts import Layer
+from keras_unpatchify._unpatchify import Unpatchify
 
 CONVOLUTIONS = tuple(f"Conv{kind}{d}d" for kind in ("", "Transpose") for d in (1, 2, 3))
 KINDS = ("Linear", *CONVOLUTIONS)
@@ -68,7 +68,8 @@ def differences(found: Found, layer: Layer, layout: str | None) -> Iterator[str]
         if layer.patch_size != (factor,) * layer.data_dim:
             patch = f"patch_size={layer.patch_size}"
             yield f"PixelShuffle has the factor {factor} where the layer has {patch}"
-    if layout == "conv" and layer.overlap == "mean" and geometry.overlapping(layer.axes):
+    overlapping = any(axis.patch > axis.stride for axis in layer.axes)
+    if layout == "conv" and layer.overlap == "mean" and overlapping:
         yield f"{found} sums where patches overlap, the layer has overlap='mean'"
     if layout in ("conv", "pixel_shuffle") and found.kind in CONVOLUTIONS:
         yield from _arguments(found, layer, layout)
@@ -121,7 +122,7 @@ def _pads_of_module(module: Any) -> tuple[tuple[int, int], ...]:
     if module.padding == "valid":
         return ((0, 0),) * len(module.kernel_size)
     if module.padding == "same":  # of stride 1 only
-        return tuple(geometry.Axis(k, 1, "same").reach(0) for k in module.kernel_size)
+        return tuple(Axis(k, 1, "same").reach(0) for k in module.kernel_size)
     return tuple((p, p - more) for p, more in zip(module.padding, module.output_padding))
 
 
@@ -131,5 +132,5 @@ def _pads_of_layer(layer: Layer) -> tuple[tuple[int, int] | None, ...]:
     That is a Patchify with "same", unless the patch or the stride is 1.
     """
     if isinstance(layer, Unpatchify) or layer.padding != "same":
-        return tuple(axis.reach(axis.unused(None)) for axis in layer.axes)
+        return tuple(axis.of_grid(1).reach for axis in layer.axes)
     return tuple(axis.reach(0) if 1 in (axis.patch, axis.stride) else None for axis in layer.axes)

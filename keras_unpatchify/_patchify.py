@@ -1,14 +1,13 @@
 """The layer Patchify."""
 
-from collections.abc import Callable
-from typing import Any
+import math
 
 import keras
 
-from keras_unpatchify import from_keras, geometry, ops
-from keras_unpatchify.geometry import Padding, PerAxis, Shape
-from keras_unpatchify.ops import Implementation, Tensor
-from keras_unpatchify.patch_layer import PatchLayer
+from keras_unpatchify import _arguments, _compute, _from_keras, ops
+from keras_unpatchify._patch_layer import PatchLayer
+from keras_unpatchify._sizes import Shape
+from keras_unpatchify._tensors import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
@@ -62,8 +61,9 @@ class Patchify(PatchLayer):
             - `"conv_transpose"`: the backend's strided convolution.
             - `"matmul"`: the patches are laid side by side; then one matrix product.
             - `"subpixel"`: a convolution of stride 1 over cells, one stride long. It needs little
-              memory where patches overlap much. On jax it is slow to train.
-            - `"auto"`: the fastest that was measured (`keras_unpatchify.ops.AUTO` has the rule).
+              memory where patches overlap much. On jax it is slow to train. Where the stride does
+              not divide the patch, `"matmul"` takes its place.
+            - `"auto"`: the one that was measured to be the fastest.
         kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
         bias_regularizer: regularizer of the bias.
         activity_regularizer: regularizer of the output.
@@ -94,47 +94,6 @@ class Patchify(PatchLayer):
         (None, 14, 14, 512)
     """
 
-    def __init__(
-        self,
-        in_features: int | None,
-        out_features: int,
-        data_dim: int,
-        patch_size: PerAxis,
-        stride: PerAxis | None = None,
-        bias: bool = True,
-        weight_init: Any = "default",
-        *,
-        padding: Padding = "valid",
-        sequence: bool = False,
-        activation: str | Callable | None = None,
-        implementation: Implementation = "auto",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
-        **kwargs: Any,
-    ):
-        super().__init__(
-            in_features,
-            out_features,
-            data_dim,
-            patch_size,
-            stride,
-            bias,
-            weight_init,
-            padding=padding,
-            sequence=sequence,
-            activation=activation,
-            implementation=implementation,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-            **kwargs,
-        )
-
     @classmethod
     def from_conv(cls, layer: keras.layers.Layer) -> "Patchify":
         """The same function as a convolution of Keras, with its settings and weights.
@@ -156,7 +115,7 @@ class Patchify(PatchLayer):
             >>> Patchify.from_conv(conv).patch_size
             (16, 16)
         """
-        return from_keras.with_weights(cls(**from_keras.conv_arguments(layer)), layer)
+        return _from_keras.with_weights(cls(**_from_keras.conv_arguments(layer)), layer)
 
     def build(self, input_shape: Shape) -> None:
         """Creates the kernel and the bias."""
@@ -168,12 +127,13 @@ class Patchify(PatchLayer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The shape of the tokens of a signal `(batch, *size, in_features)`."""
-        shape = geometry.as_shape(input_shape)
-        geometry.check_input(shape, self.data_dim, self.channels)
+        shape = _arguments.as_shape(input_shape)
+        _arguments.check_input(shape, self.data_dim, self.channels)
         batch, *size, _ = shape
-        grid = geometry.grid_shape(self.axes, size)
-        tokens = (geometry.token_count(grid),) if self.sequence else grid
-        return (batch, *tokens, self.out_features)
+        grid = _arguments.grid_shape(self.axes, size)
+        if self.sequence:
+            grid = (None if None in grid else math.prod(grid),)
+        return (batch, *grid, self.out_features)
 
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """The symbolic output of a symbolic input."""
@@ -182,12 +142,7 @@ class Patchify(PatchLayer):
 
     def call(self, x: Tensor) -> Tensor:
         """Tokens of the signal `x`."""
-        y = ops.patchify(
-            self._as_input(x),
-            self.kernel,
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            implementation=self.implementation,
-        )
+        x = self._as_input(x)
+        _arguments.check_input(x.shape, self.data_dim, self.channels)
+        y = _compute.tokens(x, *self._weights(), self.axes, self.implementation)
         return self.activation(ops.to_sequence(y) if self.sequence else y)
