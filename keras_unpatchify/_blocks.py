@@ -1,99 +1,92 @@
-"""Patches in blocks, and signals in cells: how a kernel, tokens and a signal are rearranged.
+"""Patches and the signal that they make: every patch of a signal, and the sum of all patches.
 
-`axes` are `Extent`s, which say what a block and a cell are. Block `n` of all patches fills the
-beginning of each cell, `n * width` positions after the first patch begins.
+The two are each other's adjoint. Each computes block by block: block `n` of all patches fills the
+beginning of each cell, from `n * width` positions after the first patch begins on. `axes` are
+`Extent`s, which say what a block and a cell are.
+
+Neither merges two axes of the grid, two of the signal, or one of these with the batch or the
+channels. So a signal that is divided over devices along any axis stays divided.
 """
-
-import itertools
-import math
-from typing import NamedTuple
 
 from keras import ops
 
 from keras_unpatchify import _tensors
+from keras_unpatchify._sizes import Edge, is_constant
 
 
-class Block(NamedTuple):
-    """A part of a patch; one number per axis, in positions."""
-
-    start: tuple[int, ...]
-    width: tuple[int, ...]
-
-
-def of_patch(axes, order):
-    """The blocks of a patch, sorted by their starts along the axes in order."""
-    starts = itertools.product(*(range(0, axis.patch, axis.width) for axis in axes))
-    blocks = [
-        Block(start, tuple(min(axis.width, axis.patch - n) for axis, n in zip(axes, start)))
-        for start in starts
-    ]
-    return sorted(blocks, key=lambda block: [block.start[i] for i in order])
+def patches_of(x, axes):
+    """(batch, *size, signal) -> (batch, *grid, *patch, signal), along the longest axis first."""
+    d, order = len(axes), longest_first(axes)
+    for n, i in enumerate(order):
+        # of the axes before, those that are done are two by now
+        x = _windows(x, 1 + i + sum(j < i for j in order[:n]), axes[i])
+    # (batch, *(grid, patch), signal)
+    order = (0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2), 1 + 2 * d)
+    return x if d == 1 else ops.transpose(x, order)
 
 
-def matrix(array, axes, order):
-    """(*patch, signal, ...) -> (prod(patch) * signal, ...), one block after another."""
-    more = array.shape[len(axes) + 1 :]
-    if all(axis.patch % axis.width == 0 for axis in axes):
-        return _tensors.reshape(_block_by_block(array, axes, order), (-1, *more))
-    rows = []
-    for start, width in of_patch(axes, order):
-        place = tuple(slice(n, n + m) for n, m in zip(start, width))
-        rows.append(_tensors.reshape(array[place], (-1, *more)))
-    return ops.concatenate(rows)
+def _windows(x, place, axis):
+    """(..., size, ...) -> (..., grid, patch, ...) at a place of the shape."""
+    blocks = []
+    for n, width in enumerate(axis.widths):
+        # Whole cells divide over devices as the signal does, so those that no patch uses stay.
+        edge = axis.to_patches(*axis.cells(n * axis.width, axis.spare))
+        cells = _tensors.fit(x, {place: edge})
+        cells = _tensors.reshape_at(cells, place, 1, (axis.grid + axis.spare, axis.stride))
+        used = Edge((0, 0), (0, axis.spare), axis.grid)
+        block = Edge((0, 0), (0, axis.stride - width), width)
+        blocks.append(_tensors.fit(cells, {place: used, place + 1: block}))
+    return _tensors.side_by_side(blocks, place + 1)
 
 
-def taps(kernel, axes):
-    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token), of blocks equally wide."""
-    signal, token = map(int, kernel.shape[-2:])  # torch.jit traces with tensors
-    kernel = _block_by_block(kernel, axes, range(len(axes)))
-    cell = math.prod([axis.width for axis in axes]) * signal
-    return _tensors.reshape(kernel, (*(axis.blocks for axis in axes), cell, token))
+def in_blocks(array, axes, place):
+    """The blocks of an array that has the axes of the patch from a place of its shape on.
+
+    Their order is that in which `sum_of` adds them up.
+    """
+    blocks = [array]
+    for i in longest_first(axes):
+        blocks = [part for x in blocks for part in _tensors.split(x, axes[i].widths, place + i)]
+    return blocks
 
 
-def _block_by_block(array, axes, order):
-    """(*patch, ...) -> (*blocks in order, *width, ...), or as it is where there is one block."""
-    if all(axis.blocks == 1 for axis in axes):
-        return array
-    d, more = len(axes), tuple(map(int, array.shape[len(axes) :]))
-    split = [n for axis in axes for n in (axis.blocks, axis.width)]
-    moved = (*(2 * i for i in order), *range(1, 2 * d, 2), *range(2 * d, 2 * d + len(more)))
-    return ops.transpose(_tensors.reshape(array, (*split, *more)), moved)
+def sum_of(blocks, axes):
+    """Blocks (batch, *grid, *width, signal) -> (batch, *size, signal), the longest axis last."""
+    return _sum_along(iter(blocks), axes, longest_first(axes))
 
 
-def of_columns(columns, axes, order):
-    """(batch, *grid, prod(patch) * signal) -> each block, with its (..., prod(width) * signal)."""
-    blocks = of_patch(axes, order)
-    signal = columns.shape[-1] // math.prod([axis.patch for axis in axes])
-    return zip(blocks, _tensors.split(columns, [math.prod(b.width) * signal for b in blocks]))
+def _sum_along(blocks, axes, order):
+    """The sum of the next blocks along the axes in order, the last first."""
+    if not order:
+        return _in_cells(next(blocks), axes)
+    (i, *others), total = order, None
+    axis = axes[i]
+    for n in range(axis.blocks):
+        piece = _sum_along(blocks, axes, others)
+        piece = _tensors.fit(piece, {1 + i: axis.to_signal(*axis.cells(n * axis.width))})
+        if axis.blocks > 1:
+            piece = _tensors.cast(piece, _tensors.dtype_of_sums(piece))
+        total = piece if total is None else total + piece
+    return total
 
 
-def depth_to_space(cells, axes, width):
-    """(batch, *grid, prod(width) * signal) -> (batch, *grid * stride, signal)."""
-    d, batch, grid = len(axes), _tensors.batch_of(cells), _tensors.shape_of(cells)[1:-1]
-    *outer, last = width
-    signal = cells.shape[-1] // (math.prod(outer) * last)
-    # (batch, *grid, *width), the channels within the last
-    y = _tensors.reshape(cells, (batch, *grid, *outer, last * signal))
-    gaps = [axis.stride - n for axis, n in zip(axes, width)]
-    gaps[-1] *= signal
-    # (batch, *grid, *stride)
-    y = _tensors.pad(y, [(0, 0)] * (1 + d) + [(0, n) for n in gaps])
-    order = (0, *(k for i in range(1, 1 + d) for k in (i, d + i)))
-    size = [n * axis.stride for axis, n in zip(axes, grid)]
-    return _tensors.reshape(ops.transpose(y, order), (batch, *size, signal))
+def _in_cells(block, axes):
+    """(batch, *grid, *width, signal) -> (batch, *grid * stride, signal)."""
+    d, width = len(axes), block.shape[1 + len(axes) : -1]
+    gaps = [(0, axis.stride - n) for axis, n in zip(axes, width)]
+    cells = _tensors.pad(block, [*((0, 0),) * (1 + d), *gaps, (0, 0)])
+    # (batch, *grid, *stride, signal)
+    if d > 1:
+        order = (k for i in range(1, 1 + d) for k in (i, d + i))
+        cells = ops.transpose(cells, (0, *order, 1 + 2 * d))
+    size = [axis.grid * axis.stride for axis in axes]
+    return _tensors.reshape_at(cells, 1, 2 * d, size)
 
 
-def space_to_depth(x, axes, grid, spare, width):
-    """(batch, *(grid + spare) * stride, signal) -> (batch, *grid, prod(width) * signal)."""
-    d, batch, signal = len(axes), _tensors.batch_of(x), x.shape[-1]
-    strides = [axis.stride for axis in axes]
-    strides[-1] *= signal
-    # (batch, *(grid + spare, stride)), the channels within the last
-    split = [n for g, more, s in zip(grid, spare, strides) for n in (g + more, s)]
-    order = (0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2))
-    # (batch, *grid + spare, *stride)
-    y = ops.transpose(_tensors.reshape(x, (batch, *split)), order)
-    *outer, last = width
-    if any(spare) or strides != [*outer, last * signal]:
-        y = y[(slice(None), *map(slice, (*grid, *outer, last * signal)))]
-    return _tensors.reshape(y, (batch, *grid, math.prod(width) * signal))
+def longest_first(axes):
+    """The axes, the longest first; in their own order where a size is not known.
+
+    A signal is most often divided along its longest axis: what moves along it should be least.
+    """
+    known = all(is_constant(axis.grid) for axis in axes)
+    return sorted(range(len(axes)), key=lambda i: -axes[i].grid if known else i)

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_unpatchify import _blocks, _tensors
-from keras_unpatchify._sizes import NO_EDGE, is_constant
+from keras_unpatchify._sizes import is_constant
 
 # jax computes in rounds where patches have more than this many times the numbers of token and cell.
 ROUNDS_FROM = 3
@@ -46,7 +46,7 @@ def conv_transpose_tokens(x, kernel, axes):
     strides, grid = [axis.stride for axis in axes], [axis.grid for axis in axes]
     if all(axis.same for axis in axes):
         return _tensors.convolution(x, kernel, strides, grid, "same")
-    x = _tensors.fit(x, [axis.to_patches() for axis in axes])
+    x = _tensors.fit(x, {1 + i: axis.to_patches() for i, axis in enumerate(axes)})
     return _tensors.convolution(x, kernel, strides, grid)
 
 
@@ -57,19 +57,19 @@ def conv_transpose_signal(x, kernel, bias, axes):
         y = _tensors.transposed_convolution(x, kernel, strides, "same")
     else:
         y = _tensors.transposed_convolution(x, kernel, strides)
-        y = _tensors.fit(y, [axis.to_signal() for axis in axes])
+        y = _tensors.fit(y, {1 + i: axis.to_signal() for i, axis in enumerate(axes)})
     return _add_patch_bias(y, x, bias, axes)
 
 
 def matmul_tokens(x, kernel, axes):
-    """The product with all blocks of a patch, in rounds that add up."""
+    """The product with every patch, in rounds that add up."""
     rounds = _rounds(x, kernel, axes)
     if rounds == 1:
-        return product_of_patches(x, kernel, axes)
+        return _tensors.tokens_of_patches(_blocks.patches_of(x, axes), kernel)
 
     def add(total, part):
         x, kernel = part
-        tokens = product_of_patches(x, kernel, axes)
+        tokens = _tensors.tokens_of_patches(_blocks.patches_of(x, axes), kernel)
         return total + _tensors.cast(tokens, total.dtype), None
 
     parts = [_tensors.in_rounds(x, rounds, -1), _tensors.in_rounds(kernel, rounds, -2)]
@@ -77,84 +77,59 @@ def matmul_tokens(x, kernel, axes):
     return ops.scan(add, ops.zeros(shape, _tensors.dtype_of_sums(x)), parts)[0]
 
 
-def product_of_patches(x, kernel, axes):
-    """The same in one round."""
-    grid, spare, order = [a.grid for a in axes], [a.spare for a in axes], range(len(axes))
-    columns = []
-    for start, width in _blocks.of_patch(axes, order):
-        # Whole cells divide over devices as the signal does, so those that no patch uses stay.
-        pieces = [a.cells(n, more) for a, n, more in zip(axes, start, spare)]
-        cells = _tensors.fit(x, [a.to_patches(*piece) for a, piece in zip(axes, pieces)])
-        columns.append(_blocks.space_to_depth(cells, axes, grid, spare, width))
-    return _tensors.product_side_by_side(columns, _blocks.matrix(kernel, axes, order))
-
-
 def matmul_signal(x, kernel, bias, axes):
-    """The sum of all blocks of all patches, each moved to its place, in rounds side by side."""
+    """The sum of the patches that a product gives, in rounds side by side."""
     rounds = _rounds(x, kernel, axes)
     if rounds == 1:
-        return sum_of_patches(x, kernel, bias, axes)
+        return _sum_of_patches(x, kernel, bias, axes)
     parts = {"kernel": _tensors.in_rounds(kernel, rounds, -2), "bias": None}
     if bias is not None:
         parts["bias"] = _tensors.in_rounds(bias, rounds, -1)
 
     def step(_, part):
-        return None, sum_of_patches(x, part["kernel"], part["bias"], axes)
+        return None, _sum_of_patches(x, **part, axes=axes)
 
-    y = ops.moveaxis(ops.scan(step, None, parts)[1], 0, -2)
-    # (batch, *size, rounds, part)
+    y = ops.moveaxis(ops.scan(step, None, parts)[1], 0, -1)
+    # (batch, *size, part, rounds)
     y = _tensors.reshape(y, (*y.shape[:-2], y.shape[-2] * y.shape[-1]))
     return y[..., : kernel.shape[-2]]
 
 
-def sum_of_patches(x, kernel, bias, axes):
+def _sum_of_patches(x, kernel, bias, axes):
     """The same in one round."""
-    order = _longest_first(axes)
-    columns = _tensors.product(x, _blocks.matrix(kernel, axes, order), transposed=True)
-    if bias is not None:
-        columns = columns + _blocks.matrix(bias, axes, order)
-    # (batch, *grid, prod(patch) * signal)
-    pieces = (
-        _blocks.depth_to_space(cells, axes, width)
-        for (_, width), cells in _blocks.of_columns(columns, axes, order)
-    )
-    return _add_up(pieces, axes, order)
-
-
-def _add_up(pieces, axes, order):
-    """The sum of the next pieces, one per block, each moved to its place: (batch, *size, signal).
-
-    They are added along the last axis in order first. Along the other axes, sums are moved.
-    """
-    if not order:
-        return next(pieces)
-    (i, *others), total = order, None
-    for n in range(axes[i].blocks):
-        edges = [NO_EDGE] * len(axes)
-        edges[i] = axes[i].to_signal(*axes[i].cells(n * axes[i].width))
-        piece = _tensors.fit(_add_up(pieces, axes, others), edges)
-        if axes[i].blocks > 1:
-            piece = _tensors.cast(piece, _tensors.dtype_of_sums(piece))
-        total = piece if total is None else total + piece
-    return total
+    kernels = _blocks.in_blocks(kernel, axes, 0)
+    biases = [] if bias is None else _blocks.in_blocks(bias, axes, 0)
+    return _blocks.sum_of(_tensors.blocks_of_tokens(x, kernels, biases), axes)
 
 
 def subpixel_tokens(x, kernel, axes):
     """The convolution over the cells of the signal."""
-    extra = [axis.blocks - 1 for axis in axes]
-    x = _tensors.fit(x, [a.to_patches(*a.cells(0, more)) for a, more in zip(axes, extra)])
-    grid, width = [axis.grid for axis in axes], [axis.width for axis in axes]
-    length = [n + more for n, more in zip(grid, extra)]
-    cells = _blocks.space_to_depth(x, axes, length, [0] * len(axes), width)
-    return _tensors.convolution(cells, _blocks.taps(kernel, axes), [1] * len(axes), grid)
+    cells = _blocks.patches_of(x, [axis.of_cells for axis in axes])
+    # (batch, *cells, *width, signal)
+    taps = _taps(kernel, axes)
+    cells = _tensors.reshape_at(cells, 1 + len(axes), len(axes) + 1, (taps.shape[-2],))
+    return _tensors.convolution(cells, taps, [1] * len(axes), [axis.grid for axis in axes])
 
 
 def subpixel_signal(x, kernel, bias, axes):
     """The transposed convolution to cells, whose channels are the signal."""
-    cells = _tensors.transposed_convolution(x, _blocks.taps(kernel, axes), [1] * len(axes))
-    y = _blocks.depth_to_space(cells, axes, [axis.width for axis in axes])
-    y = _tensors.fit(y, [axis.to_signal(*axis.cells(0, axis.blocks - 1)) for axis in axes])
+    cells = _tensors.transposed_convolution(x, _taps(kernel, axes), [1] * len(axes))
+    width = [axis.width for axis in axes]
+    cells = _tensors.reshape_at(cells, 1 + len(axes), 1, (*width, kernel.shape[-2]))
+    y = _blocks.sum_of([cells], [axis.of_cells for axis in axes])
     return _add_patch_bias(y, x, bias, axes)
+
+
+def _taps(kernel, axes):
+    """(*patch, signal, token) -> (*blocks, prod(width) * signal, token), where all are as wide."""
+    d, (signal, token) = len(axes), map(int, kernel.shape[-2:])  # torch.jit traces with tensors
+    blocks, width = [axis.blocks for axis in axes], [axis.width for axis in axes]
+    if math.prod(blocks) > 1:
+        split = [n for pair in zip(blocks, width) for n in pair]
+        kernel = _tensors.reshape(kernel, (*split, signal, token))
+        order = (*range(0, 2 * d, 2), *range(1, 2 * d, 2), 2 * d, 2 * d + 1)
+        kernel = ops.transpose(kernel, order)
+    return _tensors.reshape(kernel, (*blocks, math.prod(width) * signal, token))
 
 
 # By the names of the argument `implementation`.
@@ -170,7 +145,7 @@ def _add_patch_bias(y, x, bias, axes):
     if bias is None:
         return y
     ones = ops.ones((1, *_tensors.shape_of(x)[1:-1], 1), x.dtype)
-    biases = sum_of_patches(ones, ops.expand_dims(bias, -1), None, axes)
+    biases = _sum_of_patches(ones, ops.expand_dims(bias, -1), None, axes)
     return y + _tensors.cast(biases, y.dtype)
 
 
@@ -184,16 +159,11 @@ def _rounds(x, kernel, axes):
     if not _tensors.jax_compiles(x, kernel) or not all(is_constant(axis.grid) for axis in axes):
         return 1
     *patch, signal, token = kernel.shape
-    most = ROUNDS_FROM * (token + signal * math.prod([axis.stride for axis in axes]))
-    part = max(1, most // math.prod(patch))
-    return -(-signal // part)
-
-
-def _longest_first(axes):
-    """The axes, the longest first; in their own order where a size is not known.
-
-    A signal is most often divided along its longest axis, which is then added up last: what is
-    summed along the others moves along it as a whole.
-    """
-    known = all(is_constant(axis.grid) for axis in axes)
-    return sorted(range(len(axes)), key=lambda i: -axes[i].grid if known else i)
+    own, positions = token + signal * math.prod([axis.stride for axis in axes]), math.prod(patch)
+    if positions * signal <= ROUNDS_FROM * own:
+        return 1
+    # the rounds together hold the result once more
+    part = max(1, (ROUNDS_FROM - 1) * own // positions)
+    enough = -(-signal // part)
+    # a few more, if all have as many channels then
+    return next((n for n in range(enough, 2 * enough) if signal % n == 0), enough)

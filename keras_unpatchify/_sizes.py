@@ -126,9 +126,6 @@ class Edge(NamedTuple):
     length: Size
 
 
-NO_EDGE = Edge((0, 0), (0, 0), None)
-
-
 class Extent(NamedTuple):
     """One axis of a patching, with the sizes that it has in a call.
 
@@ -155,6 +152,11 @@ class Extent(NamedTuple):
         return -(-self.patch // self.blocks)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The positions in each block."""
+        return tuple(min(self.width, self.patch - n) for n in range(0, self.patch, self.width))
+
+    @property
     def whole(self) -> bool:
         """Whether a patch fills all of its cells, or only one, to the same width."""
         return self.patch < self.stride or self.patch % self.stride == 0
@@ -168,6 +170,11 @@ class Extent(NamedTuple):
     def natural(self) -> Size:
         """The positions from the start of the first patch to the end of the last."""
         return (self.grid - 1) * self.stride + self.patch
+
+    @property
+    def of_cells(self) -> "Extent":
+        """The same positions as cells, one block wide, which tile; for patches that are whole."""
+        return self._replace(patch=self.width, grid=self.grid + self.blocks - 1)
 
     def cells(self, start: int = 0, extra: int = 0) -> tuple[int, int]:
         """A piece of the patched positions: a cell for each token and `extra` more, from `start`.

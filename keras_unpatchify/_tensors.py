@@ -6,6 +6,7 @@ in speed, is handled here. Only which lowering "auto" takes also depends on it (
 
 import functools
 import itertools
+import math
 from typing import Any
 
 import keras
@@ -69,6 +70,12 @@ def reshape(x, shape):
     return x.reshape(shape) if hasattr(x, "permute") else ops.reshape(x, shape)
 
 
+def reshape_at(x, place, number, sizes):
+    """The tensor with a number of its axes, from a place of the shape on, in other sizes."""
+    shape = shape_of(x)
+    return reshape(x, (batch_of(x), *shape[1:place], *sizes, *shape[place + number :]))
+
+
 def cast(x: Any, dtype: Any) -> Any:
     """The tensor in the dtype."""
     return x if x.dtype == dtype else ops.cast(x, dtype)
@@ -85,16 +92,44 @@ def tokens_are_wide(columns: int, token: int) -> bool:
     return columns < 256 and 4 * columns <= token
 
 
-def product(x, matrix, transposed=False):
+def blocks_of_tokens(x, kernels, biases):
+    """(batch, *grid, token), each (*width, signal, token) -> each (batch, *grid, *width, signal).
+
+    It is one product for all. There may be no biases.
+    """
+    d, token = len(x.shape) - 2, kernels[0].shape[-1]
+    matrix = side_by_side([reshape(kernel, (-1, token)) for kernel in kernels], 0)
+    y = _product(x, matrix, transposed=True)
+    if biases:
+        row = side_by_side([reshape(bias, (-1,)) for bias in biases], 0)
+        y = y + reshape(row, (*(1,) * (1 + d), -1))
+    shapes = [kernel.shape[:-1] for kernel in kernels]
+    blocks = split(y, [math.prod(shape) for shape in shapes], 1 + d)
+    return [reshape_at(block, 1 + d, 1, shape) for block, shape in zip(blocks, shapes)]
+
+
+def tokens_of_patches(x, kernel):
+    """(batch, *grid, *patch, signal), (*patch, signal, token) -> (batch, *grid, token)."""
+    *patch, signal, token = kernel.shape
+    columns, d = math.prod(patch) * signal, len(patch)
+    if keras.backend.backend() == "jax" and not tokens_are_wide(columns, token):
+        inner = range(1 + d)
+        y = ops.tensordot(x, kernel, axes=([1 + d + i for i in inner], [*inner]))
+        return cast(y, x.dtype)
+    matrix = reshape(kernel, (columns, token))
+    return _product(reshape_at(x, 1 + d, 1 + d, (columns,)), matrix)
+
+
+def _product(x, matrix, transposed=False):
     """(batch, *grid, channels) times (channels, others), which may be transposed."""
     backend = keras.backend.backend()
-    if backend == "jax":
-        if not transposed and tokens_are_wide(*matrix.shape):
-            # The same product. Its gradient for the matrix transposes `x`, not the wider tokens.
-            tap = reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
-            return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
+    if backend == "jax" and transposed:
         # If the matrix were transposed first, the gradient of a loop would keep a copy of it.
-        return cast(ops.tensordot(x, matrix, axes=([-1], [int(transposed)])), x.dtype)
+        return cast(ops.tensordot(x, matrix, axes=([-1], [-1])), x.dtype)
+    if backend == "jax":
+        # The same product. Its gradient for the matrix transposes `x`, not the wider tokens.
+        tap = reshape(matrix, (*(1,) * (len(x.shape) - 2), *matrix.shape))
+        return ops.conv(x, tap, 1, padding="valid", data_format="channels_last")
     if transposed:
         matrix = ops.transpose(matrix)
     if backend == "tensorflow":
@@ -103,18 +138,6 @@ def product(x, matrix, transposed=False):
         return reshape(y, (batch_of(x), *shape_of(x)[1:-1], matrix.shape[-1]))
     # `ops.matmul` rounds float64 on torch and numpy; NumPy widens bfloat16.
     return cast(x @ matrix, x.dtype)
-
-
-def product_side_by_side(xs, matrix):
-    """The product of several tensors whose channels lie side by side."""
-    if len(xs) == 1:
-        return product(xs[0], matrix)
-    widths = {x.shape[-1] for x in xs}
-    if keras.backend.backend() == "jax" and len(widths) == 1 and min(widths) >= 256:
-        # XLA copies wide tensors faster one after another than side by side.
-        rows = reshape(matrix, (len(xs), -1, matrix.shape[-1]))
-        return ops.tensordot(ops.stack(xs), rows, axes=((0, -1), (0, 1)))
-    return product(ops.concatenate(xs, axis=-1), matrix)
 
 
 def convolution(x, kernel, strides, grid, padding="valid"):
@@ -132,54 +155,60 @@ def transposed_convolution(x, kernel, strides, padding="valid"):
     return ops.conv_transpose(x, kernel, strides, padding, output_padding, "channels_last")
 
 
-def split(x, widths):
-    """The last axis, split into pieces of these widths."""
+def side_by_side(xs, axis):
+    """The tensors one after another along an axis."""
+    return xs[0] if len(xs) == 1 else ops.concatenate(xs, axis)
+
+
+def split(x, widths, axis):
+    """An axis, split into pieces of these widths."""
     if len(widths) == 1:
         return [x]
     if len(set(widths)) == 1:
-        return ops.split(x, len(widths), axis=-1)
+        return ops.split(x, len(widths), axis)
     ends = list(itertools.accumulate(widths))
     if keras.backend.backend() == "torch":
         # PyTorch's compiler treats the places of `ops.split` as unknown data.
-        return [x[..., start:end] for start, end in itertools.pairwise([0, *ends])]
-    return ops.split(x, ends[:-1], axis=-1)
+        before = (slice(None),) * axis
+        return [x[(*before, slice(*ends))] for ends in itertools.pairwise([0, *ends])]
+    return ops.split(x, ends[:-1], axis)
 
 
 def in_rounds(x, rounds, axis):
-    """(..., channels, ...) -> (rounds, ..., part, ...); zeros fill up the last part."""
+    """(..., channels, ...) -> (rounds, ..., part, ...): every round-th channel, filled up by zeros.
+
+    Channels that are divided over devices stay divided.
+    """
     before, channels, after = x.shape[:axis], x.shape[axis], x.shape[axis:][1:]
     part = -(-channels // rounds)
     x = pad(x, [*((0, 0) for _ in before), (0, rounds * part - channels), *((0, 0) for _ in after)])
-    return ops.moveaxis(reshape(x, (*before, rounds, part, *after)), len(before), 0)
+    return ops.moveaxis(reshape(x, (*before, part, rounds, *after)), len(before) + 1, 0)
 
 
 def fit(x, edges):
-    """(batch, *size, channels) -> (batch, *length, channels): the zeros and cuts of each edge."""
-    constant = all(is_constant(cut) for edge in edges for cut in edge.cuts)
+    """The tensor with the zeros and cuts of `edges`, which has an `Edge` for some of its axes."""
+    zeros = [edges[i].zeros if i in edges else (0, 0) for i in range(len(x.shape))]
+    constant = all(is_constant(cut) for edge in edges.values() for cut in edge.cuts)
+    sizes = [x.shape[i] for i in edges]
     # Positions that are cut before zeros are added are neither stored nor moved between devices.
-    cut_first = constant and all(
-        is_static(n) and sum(edge.cuts) <= n for n, edge in zip(x.shape[1:-1], edges)
-    )
-    zeros = [(0, 0), *(edge.zeros for edge in edges), (0, 0)]
-    if not cut_first:
-        x = pad(x, zeros)
-    if not constant or any(any(edge.cuts) for edge in edges):
-        x = _cut(x, edges, constant, cut_first)
-    return pad(x, zeros) if cut_first else x
+    if constant and all(is_static(n) and sum(e.cuts) <= n for n, e in zip(sizes, edges.values())):
+        lengths = {i: x.shape[i] - sum(edge.cuts) for i, edge in edges.items()}
+        return pad(_cut(x, edges, lengths), zeros)
+    return _cut(pad(x, zeros), edges, {i: edge.length for i, edge in edges.items()}, constant)
 
 
-def _cut(x, edges, constant, zeros_follow):
+def _cut(x, edges, lengths, constant=True):
+    """Cuts off what each edge says; what is left has the lengths."""
+    if constant and not any(any(edge.cuts) for edge in edges.values()):
+        return x
+    axes = range(len(x.shape))
     if constant and keras.backend.backend() != "tensorflow":
         # The gradient of `ops.slice` on jax gathers a divided axis.
-        cuts = [edge.cuts for edge in edges]
-        return x[(slice(None), *(slice(front, -back or None) for front, back in cuts))]
+        cuts = [edges[i].cuts if i in edges else (0, 0) for i in axes]
+        return x[tuple(slice(front, -back or None) for front, back in cuts)]
     # TensorFlow's gradient of a plain slice takes as long as the rest of a training step.
-    batch, *size, channels = shape_of(x)
-    length = [
-        n if edge.length is None else edge.length - zeros_follow * sum(edge.zeros)
-        for n, edge in zip(size, edges)
-    ]
-    return ops.slice(x, (0, *(edge.cuts[0] for edge in edges), 0), (batch, *length, channels))
+    start = [edges[i].cuts[0] if i in edges else 0 for i in axes]
+    return ops.slice(x, start, [lengths.get(i, n) for i, n in enumerate(shape_of(x))])
 
 
 def pad(x, zeros):
