@@ -1,16 +1,15 @@
-"""Speed, memory and compile time of both layers beside what they replace, on one Keras backend.
+"""Speed and memory of both layers beside what they replace, on one Keras backend.
 
-    KERAS_BACKEND=torch python benchmarks/bench.py [--out DIR] [--rounds N] [--quick]
+    KERAS_BACKEND=torch python benchmarks/bench.py [--out DIR] [--rounds N] [--only TEXT] ...
 
-Writes all numbers, `{backend}-{device}.json`, and their tables and goals, `{backend}-{device}.md`.
-The device is what the backend sees. With `--dtype`, its name stands at the end of both names.
-`python benchmarks/plot.py` draws the picture of all results.
+Writes all numbers to `{backend}-{device}.json`. The device is what the backend sees. With
+`--dtype`, its name stands at the end. `benchmarks/report.py` makes tables and the picture of them.
 """
 
 import argparse
 import functools
+import importlib
 import json
-import math
 import os
 import pathlib
 import statistics
@@ -22,41 +21,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import machine
-import report
 from keras import ops
-from timing import (
-    BACKEND,
-    STEPS,
-    compile_all,
-    jax_functions,
-    medians,
-    quartiles,
-    random_input,
-    steps,
-)
-from workloads import WORKLOADS, Workload, contenders, make, make_patchify
+from timing import BACKEND, STEPS, compile_all, jax_functions, quartiles, random_input, steps
+from workloads import LAYERS, WORKLOADS, contenders, input_shape, make
 
 from keras_unpatchify import Unpatchify
 
+HERE = pathlib.Path(__file__).parent
 # Largest difference between contenders, as a fraction of the largest value: rounding in sums of up
 # to 10^6 products, on a GPU with factors of 10 mantissa bits; bfloat16 has 8.
 TOLERANCE = {"float32": {"cpu": 1e-4, "gpu": 1e-2}, "bfloat16": {"cpu": 4e-2, "gpu": 4e-2}}
-NATIVE_3D = "jax takes minutes for one native 3D transposed convolution on a CPU: left out"
-SUBPIXEL = "jax is slow to train the convolution over cells on a CPU: left out"
+# What takes a jax CPU minutes, or is known to be many times slower.
+LEFT_OUT = {"conv_transpose", "keras", "subpixel"}
+# Whose memory is measured, in a forward pass of eight times the batch.
+WEIGHED = ("auto", "matmul", "hand-written", "keras")
 
 
-def left_out(workload, contender):
-    """Why a contender is not measured, or `None`."""
+def measured(workload, layer):
+    """The contenders that are measured."""
+    names = contenders(workload, layer)
     if BACKEND != "jax" or machine.device() != "cpu":
-        return None
-    if contender == "subpixel":
-        return SUBPIXEL
-    native = contender in ("conv_transpose", "keras") and len(workload.grid) == 3
-    return NATIVE_3D if native else None
-
-
-def input_of(workload):
-    return random_input(workload.batch, *workload.grid, workload.token)
+        return names
+    slow = LEFT_OUT if len(workload.grid) == 3 else {"subpixel"}
+    return [name for name in names if name not in slow]
 
 
 def check(workload, functions):
@@ -68,80 +55,44 @@ def check(workload, functions):
         results[name] = [ops.convert_to_numpy(ops.cast(value, "float32")) for value in values]
     for name, values in results.items():
         for value, expected in zip(values, results["matmul"]):
+            if value.shape != expected.shape:  # Keras's "valid" has more where there are gaps
+                raise SystemExit(f"{workload.name}: {name} has the shape {value.shape}")
             error = abs(value - expected).max() / abs(expected).max()
             if not error <= tolerance:
                 raise SystemExit(f"{workload.name}: {name} differs from matmul by {error:.1e}")
 
 
-def speed(workload, rounds):
-    """Seconds, `{step: {contender: seconds}}`."""
-    x = input_of(workload)
-    names = [name for name in contenders(workload) if not left_out(workload, name)]
-    functions = {name: steps(make(workload, name), x) for name in names}
+def speed(workload, layer, rounds, before):
+    """Quartiles of seconds, `{step: {contender: (low, median, high)}}`."""
+    x = random_input(*input_shape(workload, layer))
+    functions = {n: steps(make(workload, layer, n), x) for n in measured(workload, layer)}
+    if before:
+        functions["before"] = steps(make(workload, layer, "auto", before), x)
     compile_all(functions)
     check(workload, functions)
-    return measured(functions, rounds)
-
-
-def patchify_speed(workload, rounds):
-    """Seconds of the lowerings of Patchify, `{step: {contender: seconds}}`."""
-    x = random_input(workload.batch, *workload.size, workload.signal)
-    names = ("auto", "conv_transpose", "matmul", *["subpixel"] * (not workload.tiling), "keras")
-    names = [name for name in names if not left_out(workload, name)]
-    functions = {name: steps(make_patchify(workload, name), x) for name in names}
-    compile_all(functions)
-    return measured(functions, rounds)
-
-
-def measured(functions, rounds):
-    """Medians `{step: {contender: seconds}}`, and the quartiles beside them."""
-    found = {}
-    for step in STEPS:
-        times = quartiles({name: functions[name][step] for name in functions}, rounds)
-        found[step] = {name: middle for name, (_, middle, _) in times.items()}
-        found[f"{step} quartiles"] = {name: (low, high) for name, (low, _, high) in times.items()}
-    return found
+    return {
+        step: quartiles({name: function[step] for name, function in functions.items()}, rounds)
+        for step in STEPS
+    }
 
 
 # Eager calls on a tiny input: arguments of both layers.
-TINY = {
-    "tiling": {"kernel": (2, 2)},
-    "overlapping": {"kernel": (4, 2)},
-    "overlapping, same": {"kernel": (4, 2), "padding": "same"},
-}
+TINY = {"tiling": (2, 2, "valid"), "overlapping": (4, 2, "valid"), "same": (4, 2, "same")}
 
 
-def eager_seconds(rounds):
-    """Seconds of an eager call on 2 x 4 x 4 x 8 numbers, `{kind: {contender: seconds}}`."""
-    x = random_input(2, 4, 4, 8)
-    found = {}
-    for kind, options in TINY.items():
-        (patch, stride), padding = options["kernel"], options.get("padding", "valid")
+def eager(rounds, before):
+    """Seconds of an eager call on 2 x 4 x 4 x 8 numbers, `{kind: {contender: quartiles}}`."""
+    x, found = random_input(2, 4, 4, 8), {}
+    for kind, (patch, stride, padding) in TINY.items():
         layers = {
             "auto": Unpatchify(8, 3, 2, patch, stride, padding=padding),
             "keras": keras.layers.Conv2DTranspose(3, patch, stride, padding),
         }
+        if before:
+            layers["before"] = before.Unpatchify(8, 3, 2, patch, stride, padding=padding)
         calls = {name: functools.partial(layer, x) for name, layer in layers.items()}
-        found[kind] = medians(calls, 4 * rounds)
+        found[kind] = quartiles(calls, 4 * rounds)
     return found
-
-
-def compile_seconds(workload, rounds):
-    """Median seconds to trace, lower and compile under jax, `{step: {contender: seconds}}`."""
-    import jax
-
-    names, x = ("auto", "hand-written"), input_of(workload)
-    layers = {name: make(workload, name) for name in names}
-    times = {step: {name: [] for name in names} for step in STEPS}
-    for i in range(rounds):
-        for name in names[:: (-1) ** i]:
-            weights = [variable.value for variable in layers[name].trainable_variables]
-            for step, function in zip(STEPS, jax_functions(layers[name])):
-                jax.clear_caches()
-                start = time.perf_counter()
-                jax.jit(function).lower(weights, x).compile()
-                times[step][name].append(time.perf_counter() - start)
-    return {step: {name: statistics.median(times[step][name]) for name in names} for step in STEPS}
 
 
 def answer(environment, *arguments):
@@ -153,165 +104,116 @@ def answer(environment, *arguments):
     return json.loads(lines[-1])
 
 
-def peak_bytes(contender, *options):
-    """Peak memory of a forward pass, `{workload: bytes}`."""
-    environment = {**os.environ, **machine.EVERY_BUFFER_APART}
-    return answer(environment, "--peak-memory", contender, *options)
-
-
 def print_peak_bytes(contender, workloads):
+    """The peak memory of a forward pass of `Unpatchify`, `{workload: bytes}`."""
     peaks = {}
     for workload in workloads:
-        if contender not in contenders(workload) or left_out(workload, contender):
+        if contender not in measured(workload, "unpatchify"):
             continue
         # resident memory is exact to some 100 KiB only
         workload = workload._replace(batch=8 * workload.batch)
-        layer, x = make(workload, contender), input_of(workload)
+        layer = make(workload, "unpatchify", contender)
+        x = random_input(*input_shape(workload, "unpatchify"))
         if BACKEND == "jax":
             weights = [variable.value for variable in layer.trainable_variables]
-            peaks[workload.name] = machine.jax_peak_bytes(jax_functions(layer)[0], weights, x)
+            peak = machine.jax_peak_bytes(jax_functions(layer)[0], weights, x)
         else:
             forward = steps(layer, x)["forward"]
-            peaks[workload.name] = statistics.median(machine.peak_bytes(forward) for _ in range(5))
+            peak = statistics.median(machine.peak_bytes(forward) for _ in range(5))
+        peaks[key(workload)] = peak
     print(json.dumps(peaks))
 
 
-def pool_growths():
-    """What TensorFlow's pool grows by in a forward pass of "auto", `{workload: bytes}`."""
-    environment = {k: v for k, v in os.environ.items() if k not in machine.KEPT_MEMORY}
-    return {
-        workload.name: answer(environment, "--pool-growth", workload.name)
-        for workload in WORKLOADS
-        if not workload.tiling
-    }
+def print_pool_growth(index, workloads):
+    """What TensorFlow's pool grows by in a forward pass of "auto"."""
+    workload = workloads[index]._replace(batch=8 * workloads[index].batch)
+    x = random_input(*input_shape(workload, "unpatchify"))
+    print(json.dumps(machine.pool_growth(make(workload, "unpatchify", "auto"), x)))
 
 
-def print_pool_growth(name):
-    workload = next(workload for workload in WORKLOADS if workload.name == name)
-    workload = workload._replace(batch=8 * workload.batch)
-    print(json.dumps(machine.pool_growth(make(workload, "auto"), input_of(workload))))
+def memory(workloads, options):
+    """`{contender: {workload: bytes}}`."""
+    apart = {**os.environ, **machine.EVERY_BUFFER_APART}
+    found = {name: answer(apart, "--peak-memory", name, *options) for name in WEIGHED}
+    if BACKEND == "tensorflow" and machine.device() == "cpu":
+        plain = {k: v for k, v in os.environ.items() if k not in machine.KEPT_MEMORY}
+        found["auto, with oneDNN"] = {
+            key(w): answer(plain, "--pool-growth", str(i), *options)
+            for i, w in enumerate(workloads)
+            if not w.tiling
+        }
+    return found
 
 
-def growth(contender, patch, stride, tokens, rounds):
-    """Seconds of a forward pass for each number of tokens, and the slope of their logarithms."""
-    seconds = []
-    for n in tokens:
-        grid = math.isqrt(n), n // math.isqrt(n)
-        workload = Workload("growth", 1, grid, 128, 3, (patch, patch), (stride, stride))
-        forward = steps(make(workload, contender), input_of(workload))["forward"]
-        seconds += medians({contender: forward}, rounds).values()
-    slope = statistics.linear_regression([*map(math.log, tokens)], [*map(math.log, seconds)]).slope
-    return {"tokens": tokens, "seconds": seconds, "slope": slope}
+def division():
+    """The rows of `tests/prove/division_worker.py`: what crosses devices of a divided signal."""
+    worker = HERE.parent / "tests" / "prove" / "division_worker.py"
+    done = subprocess.run([sys.executable, worker], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def main():
+def key(workload):
+    return f"{workload.name}, {workload.padding}"
+
+
+def other_package(checkout):
+    """The package of another checkout, under a name of its own."""
+    ours = {name: m for name, m in sys.modules.items() if name.startswith("keras_unpatchify")}
+    for name in ours:
+        del sys.modules[name]
+    sys.path.insert(0, checkout)
+    package = importlib.import_module("keras_unpatchify")
+    sys.path.remove(checkout)
+    sys.modules.update(ours)
+    return package
+
+
+def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results", metavar="DIR"
-    )
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results", metavar="DIR")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender")
-    parser.add_argument(
-        "--quick", action="store_true", help="few rounds, three workloads, up to 16384 tokens"
-    )
-    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
-    parser.add_argument(
-        "--batch", type=int, default=1, help="what to multiply the batch of each workload by"
-    )
-    parser.add_argument(
-        "--dtype", default="float32", help="a dtype policy of Keras, such as mixed_bfloat16"
-    )
-    parser.add_argument(
-        "--native-3d",
-        action="store_true",
-        help="run the slowest contender under jax once: 6 minutes",
-    )
-    parser.add_argument(
-        "--peak-memory", metavar="CONTENDER", help="print the peak memory of one contender, no more"
-    )
-    parser.add_argument(
-        "--pool-growth", metavar="WORKLOAD", help="print what tensorflow's pool grows by, no more"
-    )
-    args = parser.parse_args()
+    parser.add_argument("--only", default="", help="workloads whose names hold this text")
+    parser.add_argument("--speed-only", action="store_true", help="no memory, no division")
+    parser.add_argument("--before", metavar="CHECKOUT", help="another contender, its package")
+    parser.add_argument("--batch", type=int, default=1, help="multiplies each batch")
+    parser.add_argument("--dtype", default="float32", help="a dtype policy of Keras")
+    for name, kind in (("--peak-memory", str), ("--pool-growth", int)):  # what processes are asked
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
     machine.same_precision()
     keras.config.set_dtype_policy(args.dtype)
-    workloads = [workload._replace(batch=args.batch * workload.batch) for workload in WORKLOADS]
+    workloads = [w._replace(batch=args.batch * w.batch) for w in WORKLOADS if args.only in w.name]
     if args.peak_memory:
         return print_peak_bytes(args.peak_memory, workloads)
-    if args.pool_growth:
-        return print_pool_growth(args.pool_growth)
+    if args.pool_growth is not None:
+        return print_pool_growth(args.pool_growth, workloads)
     machine.keep_memory()
-    rounds = min(args.rounds, 3) if args.quick else args.rounds
-    result = {
-        "backend": BACKEND,
-        **machine.description(),
-        "rounds": rounds,
-        "command": command_line(),
-        "workloads": [],
-    }
-    result["left_out"] = sorted(
-        {reason for w in WORKLOADS for name in contenders(w) if (reason := left_out(w, name))}
-    )
-    start = time.perf_counter()
-    number = 4 if args.dtype == "float32" else 2  # bytes
-
-    def progress(text):
-        print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)
-
-    for workload in workloads[::4] if args.quick else workloads:
-        progress(str(workload))
-        row = {"name": workload.name, "geometry": str(workload), "tiling": workload.tiling}
-        # bytes, where memory is measured
-        row["tokens"] = number * 8 * workload.batch * math.prod((*workload.grid, workload.token))
-        row["output"] = number * 8 * workload.batch * math.prod((*workload.size, workload.signal))
-        patchify = patchify_speed(workload, rounds)
-        result["workloads"].append({**row, **speed(workload, rounds), "patchify": patchify})
-    if BACKEND == "jax" and machine.device() == "cpu":
-        progress("compile time")
-        compiles = {w.name: compile_seconds(w, min(rounds, 7)) for w in workloads if w.tiling}
-        result["compile"] = {
-            step: {
-                contender: {name: compiles[name][step][contender] for name in compiles}
-                for contender in ("auto", "hand-written")
-            }
-            for step in STEPS
-        }
+    before, start = args.before and other_package(args.before), time.perf_counter()
+    command = f"KERAS_BACKEND={BACKEND} python benchmarks/bench.py {' '.join(sys.argv[1:])}".strip()
+    result = {"backend": BACKEND, **machine.description(), "command": command, "workloads": []}
+    for workload in workloads:
+        print(f"{time.perf_counter() - start:4.0f} s  {workload}", file=sys.stderr, flush=True)
+        row = {"name": workload.name, "padding": workload.padding, "tiling": workload.tiling}
+        row |= {"geometry": str(workload), "shape": workload._asdict()}
+        row |= {layer: speed(workload, layer, args.rounds, before) for layer in LAYERS}
+        result["workloads"].append(row)
     if BACKEND != "jax":
-        progress("eager calls")
-        result["eager"] = eager_seconds(rounds)
-    progress("peak memory")
-    result["memory"] = {
-        name: {} if args.no_memory else peak_bytes(name, *sys.argv[1:])
-        for name in ("auto", "matmul", "hand-written", "keras")
-    }
-    if BACKEND == "tensorflow" and machine.device() == "cpu" and not args.no_memory:
-        result["memory"] = {"auto, with oneDNN": pool_growths(), **result["memory"]}
-    progress("growth with the number of tokens")
-    tokens = [2**k for k in range(10, 15 if args.quick else 21, 2)]
-    kinds = {
-        "tiling": ("auto", 8, 8),
-        "overlapping": ("auto", 8, 4),
-        "bare product": ("product", 8, 8),
-    }
-    result["growth"] = {kind: growth(*sizes, tokens, rounds) for kind, sizes in kinds.items()}
-    if args.native_3d:
-        progress("one native 3D forward pass")
-        volume = next(workload for workload in WORKLOADS if workload.name == "medical volume")
-        began = time.perf_counter()
-        steps(make(volume, "keras"), input_of(volume))["forward"]()
-        result["native_3d_seconds"] = time.perf_counter() - began
+        result["eager"] = eager(args.rounds, before)
+    if not args.speed_only:
+        result["memory"] = memory(workloads, sys.argv[1:])
+        if BACKEND == "jax" and machine.device() == "cpu":
+            result["division"] = division()
     result["minutes"] = (time.perf_counter() - start) / 60
     args.out.mkdir(parents=True, exist_ok=True)
     dtype = "" if args.dtype == "float32" else f"-{args.dtype}"
-    path = args.out / f"{BACKEND}-{result['device']}{dtype}"
-    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    path.with_suffix(".md").write_text(report.markdown(result))
-    print(report.markdown(result))
-
-
-def command_line():
-    return f"KERAS_BACKEND={BACKEND} python benchmarks/bench.py {' '.join(sys.argv[1:])}".strip()
+    path = args.out / f"{BACKEND}-{result['device']}{dtype}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

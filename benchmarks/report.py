@@ -1,146 +1,50 @@
-"""The tables of a result of `bench.py`, and which goals it meets."""
+"""Tables, summaries and the picture of all results of `bench.py`: `python benchmarks/report.py`.
 
+Writes a `.md` file beside each `.json` file, `devices.md` of a divided signal, and `speed.png`.
+"""
+
+import argparse
+import json
+import math
+import pathlib
 from statistics import geometric_mean
 
-STEPS = ("forward", "training")
-# Keras Conv*Transpose over ours: geometric means of forward passes and training steps on a CPU. An
-# accelerator computes most workloads faster than torch starts the operations.
-FASTER_THAN_KERAS = {"torch": (2.0, 1.6), "tensorflow": (1.9, 1.4), "jax": (2.2, 12)}
-FASTER_ON_GPU = (1, 1)
-LOWERINGS = ("conv_transpose", "matmul", "subpixel")
-COLUMNS = ("auto", *LOWERINGS, "keras", "hand-written", "product", "torch")
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from timing import STEPS
+from workloads import LAYERS, LOWERINGS, MODELS, Workload, input_shape
+
+COLUMNS = ("auto", "before", *LOWERINGS, "keras", "hand-written", "product", "torch")
+COLORS = {"torch": "#d1495b", "tensorflow": "#edae49", "jax": "#00798c"}
+LABELS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
+MODEL_NAMES = {workload.name for workload in MODELS}
 
 
-def slower(result, step, contender, tiling=None):
-    """Times of "auto" over those of a contender, `{workload: ratio}`, where both are measured."""
-    rows = [
-        row
-        for row in result["workloads"]
-        if contender in row[step] and tiling in (None, row["tiling"])
-    ]
-    return {row["name"]: row[step]["auto"] / row[step][contender] for row in rows}
+def times(row, layer, step):
+    """Median seconds of each contender."""
+    return {name: middle for name, (_, middle, _) in row[layer][step].items()}
 
 
-def slower_than_best(result, tiling):
-    """Time of "auto" over that of the best lowering, `{workload: ratio}`.
+def title(row):
+    return f"{row['name']}, {row['padding']}"
 
-    The mean of a forward pass and a training step.
-    """
-    rows = [row for row in result["workloads"] if tiling == row["tiling"]]
+
+def is_model(row):
+    """One of the fifteen workloads of the summary that the README shows."""
+    return row["name"] in MODEL_NAMES and row["padding"] == "valid"
+
+
+def over(rows, layer, step, contender):
+    """Times of "auto" over those of a contender, or of the best lowering, `{workload: ratio}`."""
     found = {}
     for row in rows:
-        ratios = []
-        for step in STEPS:
-            best = min(row[step][name] for name in ("auto", *LOWERINGS) if name in row[step])
-            ratios.append(row[step]["auto"] / best)
-        found[row["name"]] = sum(ratios) / len(ratios)
-    return found
-
-
-def of_patchify(result):
-    """The part of a result that is about Patchify, in the form of that about Unpatchify."""
-    return {"workloads": [{**row, **row["patchify"]} for row in result["workloads"]]}
-
-
-def over_hand_written(measured):
-    """Of `{contender: {workload: number}}`, "auto" over hand-written."""
-    return {
-        name: measured["auto"][name] / value for name, value in measured["hand-written"].items()
-    }
-
-
-def goals(result):
-    """`(goal, what is wanted, what is measured, whether it is met)` of each goal."""
-    found = []
-
-    def at_most(limit, text, ratios):
-        if ratios:
-            name = max(ratios, key=ratios.get)
-            found.append(
-                (text, f"at most {limit:g}", f"{ratios[name]:.2f}, {name}", ratios[name] <= limit)
-            )
-
-    def mean_faster(least, text, ratios):
-        if ratios:
-            mean = 1 / geometric_mean(ratios.values())
-            found.append((text, f"at least {least:g}", f"{mean:.2f}", mean >= least))
-
-    on_cpu = result["device"] == "cpu"
-    least_means = FASTER_THAN_KERAS[result["backend"]] if on_cpu else FASTER_ON_GPU
-    for step, least in zip(STEPS, least_means):
-        ratios = slower(result, step, "keras")
-        mean_faster(
-            least, f"{step}: times faster than Keras Conv*Transpose, geometric mean", ratios
-        )
-        at_most(1.1, f"{step}: time over Keras Conv*Transpose, worst", ratios)
-    for step in STEPS:
-        ratios = slower(result, step, "hand-written")
-        at_most(1.05, f"{step}: time over hand-written, worst", ratios)
-        mean_faster(1, f"{step}: times faster than hand-written, geometric mean", ratios)
-    at_most(
-        1.25,
-        "forward: time over the bare product, tiling, worst",
-        slower(result, "forward", "product", True),
-    )
-    at_most(
-        1.25,
-        "forward: time over the bare product, overlapping, worst",
-        slower(result, "forward", "product", False),
-    )
-    for step in STEPS:
-        ratios = slower(result, step, "torch")
-        mean_faster(
-            1.8, f"{step}: times faster than the PyTorch formulation, geometric mean", ratios
-        )
-    at_most(1.1, "auto over the best lowering, tiling, worst", slower_than_best(result, True))
-    at_most(
-        1.25, "auto over the best lowering, overlapping, worst", slower_than_best(result, False)
-    )
-    patchify = of_patchify(result)
-    for step in STEPS:
-        ratios = slower(patchify, step, "keras")
-        at_most(1.1, f"Patchify, {step}: time over Keras Conv, worst", ratios)
-    for kind, times in result.get("eager", {}).items():
-        limit = 1.2 if kind == "tiling" else 1.5
-        ratios = {kind: times["auto"] / times["keras"]}
-        at_most(limit, f"eager call, {kind}: time over Keras Conv*Transpose", ratios)
-    # TensorFlow comes with oneDNN; the other columns are measured without, which needs more.
-    measured = result["memory"].get("auto, with oneDNN", result["memory"]["auto"])
-    peaks = {
-        row["name"]: (measured[row["name"]] - row["output"]) / (row["tokens"] + row["output"])
-        for row in result["workloads"]
-        if row["name"] in measured and not row["tiling"]
-    }
-    at_most(3, "forward: temporary memory over tokens and output, overlapping, worst", peaks)
-    at_most(
-        1.1,
-        "Patchify: auto over the best lowering, tiling, worst",
-        slower_than_best(patchify, True),
-    )
-    at_most(
-        1.25,
-        "Patchify: auto over the best lowering, overlapping, worst",
-        slower_than_best(patchify, False),
-    )
-    at_most(
-        1.02,
-        "forward: peak memory over hand-written (exact to 2%), worst",
-        over_hand_written(result["memory"]),
-    )
-    for step, measured in result.get("compile", {}).items():
-        ratios = over_hand_written(measured)
-        at_most(1, f"{step}: compile time over hand-written, worst", ratios)
-        mean_faster(1, f"{step}: times faster to compile than hand-written, geometric mean", ratios)
-    for kind in ("tiling", "overlapping"):
-        row = result["growth"][kind]
-        found.append(
-            (
-                f"exponent of time by tokens, {kind}",
-                "at most 1.1",
-                f"{row['slope']:.2f}",
-                row["slope"] <= 1.1,
-            )
-        )
+        seconds = times(row, layer, step)
+        if contender == "best":
+            seconds["best"] = min(seconds[n] for n in ("auto", *LOWERINGS) if n in seconds)
+        if contender in seconds:
+            found[title(row)] = seconds["auto"] / seconds[contender]
     return found
 
 
@@ -150,90 +54,179 @@ def table(head, rows):
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def speed_table(result, step):
+def speed_table(rows, layer, step):
     """Milliseconds, and in parentheses how many times those of "auto" they are."""
-    columns = [name for name in COLUMNS if any(name in row[step] for row in result["workloads"])]
+    measured = [times(row, layer, step) for row in rows]
+    columns = [name for name in COLUMNS if any(name in seconds for seconds in measured)]
 
-    def cell(row, name):
-        if name not in row[step]:
+    def cell(seconds, name):
+        if name not in seconds:
             return ""
-        times = "" if name == "auto" else f" ({row[step][name] / row[step]['auto']:.2f})"
-        return f"{1e3 * row[step][name]:.2f}{times}"
+        ratio = "" if name == "auto" else f" ({seconds[name] / seconds['auto']:.2f})"
+        return f"{1e3 * seconds[name]:.2f}{ratio}"
 
-    rows = [[row["name"], *(cell(row, name) for name in columns)] for row in result["workloads"]]
-    means = [1 / geometric_mean(slower(result, step, name).values()) for name in columns]
-    return table(
-        [step, *columns], [*rows, ["geometric mean", *(f"({mean:.2f})" for mean in means)]]
-    )
+    lines = [
+        [title(row), *(cell(seconds, name) for name in columns)]
+        for row, seconds in zip(rows, measured)
+    ]
+    return table([f"{layer}, {step}", *columns], lines)
+
+
+def summary(rows):
+    """How "auto" does beside other contenders: means and the worst of each layer and step."""
+    groups = {
+        "models": [row for row in rows if is_model(row)],
+        "valid": [row for row in rows if row["padding"] == "valid"],
+        "same": [row for row in rows if row["padding"] == "same"],
+    }
+    lines = []
+    for contender in ("keras", "before", "hand-written", "torch", "best"):
+        for name, group in groups.items():
+            for layer in LAYERS:
+                ratios = [over(group, layer, step, contender) for step in STEPS]
+                if not all(ratios):
+                    continue
+                means = [f"{1 / geometric_mean(r.values()):.2f}" for r in ratios]
+                worst = [max(r, key=r.get) for r in ratios]
+                worst = [f"{r[w]:.2f} ({w})" for r, w in zip(ratios, worst)]
+                slow = sum(ratio > 1.1 for r in ratios for ratio in r.values())
+                passes = sum(map(len, ratios))
+                lines.append([contender, name, layer, *means, *worst, f"{slow} of {passes}"])
+    head = ["beside", "workloads", "layer", *(f"times as fast, {step}" for step in STEPS)]
+    head += [*(f"slowest, {step}: its time over theirs" for step in STEPS), "over 1.1"]
+    return table(head, lines)
+
+
+def memory_table(result):
+    """Peak memory of a forward pass of `Unpatchify`, of eight times the batch."""
+    number = 4 if "bfloat16" not in result["command"] else 2  # bytes
+    lines = []
+    for row in result["workloads"]:
+        shapes = [input_shape(Workload(**row["shape"]), layer) for layer in LAYERS]
+        own = [8 * number * math.prod(shape) for shape in shapes]
+        peaks = [peaks.get(title(row)) for peaks in result["memory"].values()]
+        between = [peak and (peak - own[1]) / sum(own) for peak in peaks]
+        lines.append([title(row), *(f"{n / 2**20:.1f}" for n in own)])
+        lines[-1] += ["" if n is None else f"{n:.2f}" for n in between]
+    return table(["workload", "tokens, MiB", "output, MiB", *result["memory"]], lines)
+
+
+def eager_table(result):
+    lines = []
+    for kind, measured in result["eager"].items():
+        seconds = {name: middle for name, (_, middle, _) in measured.items()}
+        ratio = seconds["auto"] / seconds["keras"]
+        lines.append([kind, *(f"{1e6 * t:.0f}" for t in seconds.values()), f"{ratio:.2f}"])
+    return table(["call", *measured, "auto over keras"], lines)
 
 
 def markdown(result):
     """All of a result."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    megabytes = {
-        name: {w: f"{n / 2**20:.1f}" for w, n in peaks.items()}
-        for name, peaks in result["memory"].items()
-    }
-    growth = [
-        [kind, *(f"{1e3 * t:.2f}" for t in row["seconds"]), f"{row['slope']:.2f}"]
-        for kind, row in result["growth"].items()
-    ]
+    rows = result["workloads"]
     parts = [
-        f"# {result['backend']}, {result['device_name']}\n\n{versions}; "
-        f"{result['system']}; commit {result['commit']}\n\n`{result['command']}`\n",
-        "Milliseconds; in parentheses how many times those of `auto`. Medians of contenders "
-        "that take turns.\n",
-        *(speed_table(result, step) for step in STEPS),
-        *(f"{reason}.\n" for reason in result["left_out"]),
-        "Patchify, from the signals of the same geometries to their tokens:\n",
-        *(speed_table(of_patchify(result), step) for step in STEPS),
-        table(
-            ["workload", "geometry"],
-            [[row["name"], row["geometry"]] for row in result["workloads"]],
-        ),
+        f"# {result['backend']}, {result['device_name']}\n\n{versions}; {result['system']}; "
+        f"commit {result['commit']}\n\n`{result['command']}`\n",
+        "Medians of contenders that take turns.\n",
+        summary(rows),
+        "Milliseconds; in parentheses how many times those of `auto`.\n",
+        *(speed_table(rows, layer, step) for layer in LAYERS for step in STEPS),
+        table(["workload", "geometry"], [[title(row), row["geometry"]] for row in rows]),
     ]
-    if any(megabytes.values()):
-        rows = [
-            [
-                row["name"],
-                *(peaks.get(row["name"], "") for peaks in megabytes.values()),
-                *(f"{row[what] / 2**20:.1f}" for what in ("tokens", "output")),
-            ]
-            for row in result["workloads"]
-        ]
-        parts += ["Peak memory of a forward pass of eight times the batch, MiB, output included:\n"]
-        parts += [table(["workload", *megabytes, "tokens", "output"], rows)]
     if "eager" in result:
-        rows = [
-            [
-                kind,
-                *(f"{1e6 * t:.0f}" for t in times.values()),
-                f"{times['auto'] / times['keras']:.2f}",
-            ]
-            for kind, times in result["eager"].items()
-        ]
-        parts += ["An eager call on a tiny input, microseconds:\n"]
-        parts += [table(["call", "auto", "keras", "auto over keras"], rows)]
-    if "compile" in result:
-        parts += ["Time to trace, lower and compile, milliseconds:\n"]
-        for step, measured in result["compile"].items():
-            rows = [
-                [name, *(f"{1e3 * seconds[name]:.1f}" for seconds in measured.values())]
-                for name in measured["auto"]
-            ]
-            parts += [table([step, *measured], rows)]
-    if "native_3d_seconds" in result:
-        parts += [
-            f"Keras's Conv3DTranspose on the medical volume, once: "
-            f"{result['native_3d_seconds']:.0f} s.\n"
-        ]
-    parts += [
-        "Growth of a forward pass with the number of tokens, milliseconds:\n",
-        table(["tokens", *result["growth"]["tiling"]["tokens"], "exponent"], growth),
-        "Goals:\n",
-        table(
-            ["goal", "wanted", "measured", ""],
-            [[*row, "met" if met else "**missed**"] for *row, met in goals(result)],
-        ),
-    ]
+        parts += ["An eager call on a tiny input, microseconds:\n", eager_table(result)]
+    if any(result.get("memory", {}).values()):
+        parts += ["Memory of a forward pass of `Unpatchify` beside tokens and output, over both:\n"]
+        parts += [memory_table(result)]
     return "\n".join(parts)
+
+
+def devices(rows):
+    """What crosses eight devices, and what each holds, when a signal is divided."""
+
+    def cells(kinds, moved, held):
+        gathered = ", gathered" if {"all-gather", "all-to-all"} & set(kinds) else ""
+        return f"{moved}{gathered}", f"{held:.2f}"
+
+    head = ["geometry", "padding", "layer", "divided axis", "longest", "direction"]
+    head += ["matmul: moved", "held", "native: moved", "held"]
+    lines = []
+    for *setting, longest, direction, ours, native in [(*row, None)[:8] for row in rows]:
+        setting += ["yes" if longest else "no", direction]
+        lines.append([*setting, *cells(*ours), *(cells(*native) if native else ("", ""))])
+    return (
+        "# A divided signal\n\nOn jax, float32. What is moved are the elements that collectives "
+        "bring to each of eight devices. What is held is the memory of a device at the peak, "
+        "beside its part of the input, over its part of tokens and signal together. The native 3D "
+        "convolutions are left out: jax takes minutes to compile them for a CPU.\n\n"
+        + table(head, lines)
+    )
+
+
+def picture(results):
+    """One panel per step; per workload a bar for each result, on a logarithmic axis."""
+    rows = [row for row in results[0]["workloads"] if is_model(row)]
+    figure, panels = pyplot.subplots(
+        1, 2, figsize=(12, 0.62 * len(rows) + 1.8), sharey=True, layout="constrained"
+    )
+    height = 0.8 / len(results)
+    for panel, step in zip(panels, STEPS):
+        panel.axvline(1, color="#333333", linewidth=1, zorder=3)
+        for i, result in enumerate(results):
+            bars(panel, result, step, height, (i - (len(results) - 1) / 2) * height)
+        panel.set_xscale("log")
+        name = {"forward": "Forward pass", "training": "Training step"}[step]
+        panel.set_title(name, fontsize=12, fontweight="bold", loc="left")
+        low, high = panel.get_xlim()
+        panel.set_xlim(min(low, 0.7) * 0.85, high * 1.5)
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+        panel.xaxis.grid(True, color="#dddddd", linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.tick_params(length=0, which="both")
+        panel.spines[:].set_visible(False)
+    names = [f"{row['name']}\n{row['geometry'].removesuffix(', valid')}" for row in rows]
+    panels[0].set_yticks(range(len(rows)), names, fontsize=9)
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    figure.supxlabel("times as fast as Keras Conv*Transpose with the same weights", fontsize=11)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=len(results), frameon=False)
+    return figure
+
+
+def bars(panel, result, step, height, shift):
+    """The bars of one result, or a word where Keras is left out."""
+    color, name = COLORS[result["backend"]], LABELS[result["backend"]]
+    rows = [times(r, "unpatchify", step) for r in result["workloads"] if is_model(r)]
+    ratios = {y: row["keras"] / row["auto"] for y, row in enumerate(rows) if "keras" in row}
+    label = f"{name} {result['versions'][result['backend']].split('+')[0]}"
+    places, widths = [y + shift for y in ratios], [ratio - 1 for ratio in ratios.values()]
+    found = panel.barh(places, widths, height * 0.92, left=1, color=color, label=label)
+    digits = [0 if ratio >= 9.95 else 1 if ratio >= 1.05 else 2 for ratio in ratios.values()]
+    texts = [f"{ratio:.{n}f}" for ratio, n in zip(ratios.values(), digits)]
+    panel.bar_label(found, texts, padding=3, fontsize=8)
+    for y, row in enumerate(rows):
+        if y not in ratios:
+            text = f"{1e3 * row['auto']:.2g} ms; Keras: minutes"
+            style = {"va": "center", "fontsize": 8, "color": color, "style": "italic"}
+            panel.text(1.03, y + shift, text, **style)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    here = pathlib.Path(__file__).parent
+    parser.add_argument("--results", type=pathlib.Path, default=here / "results", metavar="DIR")
+    folder = parser.parse_args().results
+    on_cpu = []
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        path.with_suffix(".md").write_text(markdown(result))
+        if "division" in result:
+            (folder / "devices.md").write_text(devices(result["division"]))
+        if path.stem.endswith("-cpu"):
+            on_cpu.append(result)
+    if on_cpu:
+        picture(on_cpu).savefig(folder / "speed.png", dpi=150, facecolor="white")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What is measured: the geometry of real models, and the ways to compute it."""
+"""What is measured: geometries of real models and convolutions, and the ways to compute them."""
 
 import math
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_unpatchify import Patchify, Unpatchify
+import keras_unpatchify
 
 
 class Workload(NamedTuple):
-    """Tokens `(batch, *grid, token)` to a signal of `signal` channels."""
+    """Tokens `(batch, *grid, token)`, and a signal of `signal` channels."""
 
     name: str
     batch: int
@@ -20,6 +20,7 @@ class Workload(NamedTuple):
     signal: int
     patch: tuple
     stride: tuple
+    padding: str = "valid"
 
     @property
     def tiling(self):
@@ -27,19 +28,21 @@ class Workload(NamedTuple):
 
     @property
     def size(self):
-        return tuple((n - 1) * s + p for n, s, p in zip(self.grid, self.stride, self.patch))
+        whole = tuple(n * s for n, s in zip(self.grid, self.stride))
+        if self.padding == "same":
+            return whole
+        return tuple(n - s + k for n, s, k in zip(whole, self.stride, self.patch))
 
     def __str__(self):
-        sizes = ["x".join(map(str, self.patch))] + ["x".join(map(str, self.stride))] * (
-            not self.tiling
-        )
+        sizes = ["x".join(map(str, self.patch))]
+        sizes += ["x".join(map(str, self.stride))] * (not self.tiling)
         grid = "x".join(map(str, self.grid))
-        return (
-            f"{self.batch} x {grid} x {self.token} -> {self.signal}, patch {' stride '.join(sizes)}"
-        )
+        patch = " stride ".join(sizes)
+        return f"{self.batch} x {grid} x {self.token}, {self.signal}, patch {patch}, {self.padding}"
 
 
-WORKLOADS = (
+# Patches of real models.
+MODELS = (
     Workload("MAE decoder", 8, (14, 14), 512, 3, (16, 16), (16, 16)),
     Workload("DiT-XL/2", 8, (16, 16), 1152, 8, (2, 2), (2, 2)),
     Workload("UNet upsampling", 4, (28, 28), 256, 128, (2, 2), (2, 2)),
@@ -57,6 +60,31 @@ WORKLOADS = (
     Workload("deep overlap", 1, (64, 64), 256, 1, (16, 16), (2, 2)),
 )
 
+# Convolutions of encoders, and transposed ones of decoders.
+ENCODERS = (
+    Workload("2D 4/2", 4, (28, 28), 128, 64, (4, 4), (2, 2)),
+    Workload("2D 3/2", 4, (28, 28), 128, 64, (3, 3), (2, 2)),
+    Workload("2D 3/1, narrow", 4, (28, 28), 64, 64, (3, 3), (1, 1)),
+    Workload("2D 3/1, wide", 4, (14, 14), 256, 256, (3, 3), (1, 1)),
+    Workload("2D 7/4 of 3 channels", 4, (56, 56), 64, 3, (7, 7), (4, 4)),
+    Workload("2D 7/2 of 3 channels", 4, (56, 56), 64, 3, (7, 7), (2, 2)),
+    Workload("2D 4/4 of 3 channels", 4, (56, 56), 96, 3, (4, 4), (4, 4)),
+    Workload("2D 2/2", 4, (28, 28), 192, 96, (2, 2), (2, 2)),
+    Workload("1D 10/5 of 1 channel", 8, (800,), 256, 1, (10,), (5,)),
+    Workload("1D 3/2", 8, (800,), 256, 256, (3,), (2,)),
+    Workload("1D 3/1", 8, (500,), 128, 128, (3,), (1,)),
+    Workload("3D 3/2", 1, (16, 16, 16), 32, 16, (3, 3, 3), (2, 2, 2)),
+    Workload("3D 3/1", 1, (16, 16, 16), 16, 16, (3, 3, 3), (1, 1, 1)),
+    Workload("3D 2/2", 1, (16, 16, 16), 32, 16, (2, 2, 2), (2, 2, 2)),
+)
+
+# Models with "valid", which tiling patches do not tell from "same"; encoders with both.
+WORKLOADS = (*MODELS, *(w._replace(padding=p) for w in ENCODERS for p in ("valid", "same")))
+WORKLOADS += tuple(w._replace(padding="same") for w in MODELS if not w.tiling)
+
+LAYERS = ("unpatchify", "patchify")
+LOWERINGS = ("conv_transpose", "matmul", "subpixel")
+
 
 class HandWritten(keras.layers.Layer):
     """What people write: Dense, reshape, transpose, reshape. Patches that tile only."""
@@ -70,12 +98,12 @@ class HandWritten(keras.layers.Layer):
         self.dense.build(shape)
 
     def call(self, x):
-        _, _, grid, _, signal, patch, _ = self.workload
+        grid, signal, patch = self.workload.grid, self.workload.signal, self.workload.patch
         rank = len(grid)
         order = [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)]
         y = ops.reshape(self.dense(x), (-1, *grid, *patch, signal))
         y = ops.transpose(y, (0, *order, 1 + 2 * rank))
-        return ops.reshape(y, (-1, *(n * p for n, p in zip(grid, patch)), signal))
+        return ops.reshape(y, (-1, *self.workload.size, signal))
 
 
 class Product(keras.layers.Layer):
@@ -92,65 +120,59 @@ class Product(keras.layers.Layer):
         return ops.matmul(ops.reshape(x, (-1, x.shape[-1])), self.kernel)
 
 
-def contenders(workload):
+def input_shape(workload, layer):
+    if layer == "unpatchify":
+        return (workload.batch, *workload.grid, workload.token)
+    return (workload.batch, *workload.size, workload.signal)
+
+
+def contenders(workload, layer):
     """The names of all contenders of a workload on this backend."""
     torch = keras.backend.backend() == "torch" and keras.config.dtype_policy().name == "float32"
-    return (
-        *("auto", "conv_transpose", "matmul"),
-        *["subpixel"] * (not workload.tiling),
-        "keras",
-        *["hand-written"] * workload.tiling,
-        "product",
-        *["torch"] * torch,
-    )
+    whole = all(k % s == 0 for k, s in zip(workload.patch, workload.stride))
+    names = ["auto", "conv_transpose", "matmul", "keras"]
+    names += ["subpixel"] * (whole and not workload.tiling)
+    if layer == "unpatchify" and workload.padding == "valid":
+        names += ["hand-written"] * workload.tiling + ["product"] + ["torch"] * torch
+    return names
 
 
-def make(workload, contender):
+def make(workload, layer, contender, package=keras_unpatchify):
     """A contender, with the weights that all contenders of a workload share."""
-    _, batch, grid, token, signal, patch, stride = workload
-    rng = np.random.default_rng(0)
+    _, _, grid, token, signal, patch, stride, padding = workload
+    rng, to_signal = np.random.default_rng(0), layer == "unpatchify"
     kernel = rng.uniform(-1, 1, (*patch, signal, token)).astype("float32") / math.sqrt(token)
-    bias = rng.uniform(-1, 1, signal).astype("float32")
-    columns = kernel.reshape(-1, token).T
+    bias = rng.uniform(-1, 1, signal if to_signal else token).astype("float32")
+    columns, weights = kernel.reshape(-1, token).T, (kernel, bias)
     if contender == "torch":
-        return torch_formulation(grid, kernel, bias, stride)
+        return torch_formulation(kernel, bias, stride)
     if contender == "hand-written":
-        layer, weights = HandWritten(workload), (columns, np.tile(bias, math.prod(patch)))
+        made, weights = HandWritten(workload), (columns, np.tile(bias, math.prod(patch)))
     elif contender == "product":
-        layer, weights = Product(workload), (columns,)
+        made, weights = Product(workload), (columns,)
     elif contender == "keras":
-        layer = getattr(keras.layers, f"Conv{len(grid)}DTranspose")(signal, patch, stride)
-        weights = kernel, bias
+        kind = getattr(keras.layers, f"Conv{len(grid)}D{'Transpose' if to_signal else ''}")
+        made = kind(signal if to_signal else token, patch, stride, padding)
     else:
-        layer = Unpatchify(token, signal, len(grid), patch, stride, implementation=contender)
-        weights = kernel, bias
-    layer.build((batch, *grid, token))
-    layer.set_weights(weights)
-    return layer
+        kind, channels = package.Patchify, (signal, token)
+        if to_signal:
+            kind, channels = package.Unpatchify, (token, signal)
+        options = {"padding": padding, "implementation": contender}
+        made = kind(*channels, len(grid), patch, stride, **options)
+    made.build(input_shape(workload, layer))
+    made.set_weights(weights)
+    return made
 
 
-def make_patchify(workload, contender):
-    """A layer that makes the tokens of a workload from its signal."""
-    _, batch, grid, token, signal, patch, stride = workload
-    if contender == "keras":
-        layer = getattr(keras.layers, f"Conv{len(grid)}D")(token, patch, stride)
-    else:
-        layer = Patchify(signal, token, len(grid), patch, stride, implementation=contender)
-    layer.build((batch, *workload.size, signal))
-    return layer
-
-
-def torch_formulation(grid, kernel, bias, stride):
+def torch_formulation(kernel, bias, stride):
     """Permute to channels-first, contiguous, `torch.nn.ConvTransposeNd`, permute back."""
     import torch
 
-    rank = len(grid)
     *patch, signal, token = kernel.shape
-    convolution = getattr(torch.nn, f"ConvTranspose{rank}d")(token, signal, tuple(patch), stride)
-    convolution.weight.data = torch.from_numpy(
-        np.ascontiguousarray(np.moveaxis(kernel, (-1, -2), (0, 1)))
-    )
-    convolution.bias.data = torch.from_numpy(bias)
+    kind = getattr(torch.nn, f"ConvTranspose{len(patch)}d")
+    convolution = kind(token, signal, tuple(patch), stride)
+    weight = np.ascontiguousarray(np.moveaxis(kernel, (-1, -2), (0, 1)))
+    convolution.weight.data, convolution.bias.data = map(torch.from_numpy, (weight, bias))
 
     class Formulation(torch.nn.Module):
         def __init__(self):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_unpatchify._sizes import Extent, Shape, is_constant
+from keras_unpatchify._sizes import Extent, Shape, Size, is_constant
 from keras_unpatchify._tensors import tokens_are_wide
 
 
@@ -15,11 +15,12 @@ class Problem(NamedTuple):
 
     to_tokens: bool  # `patchify`, rather than `unpatchify`
     overlapping: bool
-    whole: bool  # patches overlap, and fill each of their cells to the same width
+    whole: bool  # patches overlap, and the stride divides them
     gaps: bool  # whether a stride is longer than its patch
+    unit: bool  # whether every stride is 1
     signal: int  # channels
     token: int  # channels
-    columns: int  # numbers in a patch: its positions times the signal channels
+    positions: int  # of a patch
     work: int | None  # multiplications; `None` where a size is not known
     rank: int  # axes of the grid
     accelerated: bool  # whether tensors are on an accelerator
@@ -30,60 +31,68 @@ class Problem(NamedTuple):
         return self.work is not None and 0 < self.work < 2**18
 
     @property
-    def large(self) -> bool:
-        """Whether an accelerator takes much longer to compute than a call to start."""
-        return self.work is not None and self.work >= 2**33
-
-    @property
-    def wide_tokens_on_cpu(self) -> bool:
-        """Whether patches tile, and tokens are much wider than they are, on a CPU."""
-        elsewhere = self.overlapping or self.gaps or self.accelerated
-        return not elsewhere and tokens_are_wide(self.columns, self.token)
-
-    @property
     def ratio(self) -> float:
         """Token channels per signal channel."""
         return self.token / self.signal
 
+    @property
+    def cells_pay(self) -> bool:
+        """Whether a convolution over cells has enough to do that is not moving numbers."""
+        if self.small or not self.whole or self.token >= 8 * self.positions * self.signal:
+            return False
+        if self.accelerated:  # it computes most in less time than a call takes to start
+            return self.ratio >= 64 and self.work is not None and self.work >= 2**33
+        return self.ratio >= (64 if self.to_tokens else 8)
+
+    @property
+    def native_pays(self) -> bool:
+        """Whether one native convolution beats many operations, of which few multiply."""
+        few = self.ratio < (8 if self.whole else 64)
+        return self.overlapping and (self.small or self.accelerated or self.to_tokens or few)
+
+    @property
+    def xla_convolves(self) -> bool:
+        """Whether XLA computes and differentiates the native convolution fast on a CPU."""
+        if self.accelerated or self.rank == 3 or self.gaps:
+            return False  # in 3D, the gradient takes minutes to compile
+        if not self.overlapping:
+            return self.to_tokens and tokens_are_wide(self.positions * self.signal, self.token)
+        return self.positions * self.token < 100_000 if self.to_tokens else self.unit
+
 
 # What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
 # benchmarks/README.md says what was measured.
-TORCH, TENSORFLOW, JAX, BOTH = ("torch",), ("tensorflow",), ("jax",), ("torch", "tensorflow")
+TENSORFLOW, JAX, BOTH = ("tensorflow",), ("jax",), ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
     # TensorFlow leaves some gradients unset where there are gaps.
     ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
-    ("conv_transpose", TENSORFLOW, lambda p: p.small),
-    ("conv_transpose", TORCH, lambda p: p.small and p.overlapping),
-    ("subpixel", BOTH, lambda p: p.accelerated and p.whole and p.ratio >= 64 and p.large),
-    ("conv_transpose", BOTH, lambda p: p.accelerated and p.overlapping),
-    ("conv_transpose", BOTH, lambda p: p.overlapping and p.ratio < 8),
-    ("subpixel", BOTH, lambda p: p.to_tokens and p.whole and p.ratio >= 64 and p.columns >= 192),
-    ("conv_transpose", BOTH, lambda p: p.to_tokens and p.overlapping),
-    ("subpixel", TORCH, lambda p: p.whole and p.token < 8 * p.columns),
-    ("subpixel", TENSORFLOW, lambda p: p.whole and p.token < p.columns),
-    # The gradient of a native 3D convolution takes minutes to compile for a CPU.
-    ("conv_transpose", JAX, lambda p: p.to_tokens and p.wide_tokens_on_cpu and p.rank < 3),
+    ("conv_transpose", TENSORFLOW, lambda p: p.small or p.ratio < 8),
+    ("subpixel", TENSORFLOW, lambda p: p.to_tokens and not p.overlapping),
+    ("subpixel", BOTH, lambda p: p.cells_pay),
+    ("conv_transpose", BOTH, lambda p: p.native_pays),
+    ("conv_transpose", JAX, lambda p: p.xla_convolves),
 )
 
 
 def problem(
-    axes: Sequence[Extent], batch: Shape, kernel: Shape, to_tokens: bool, device: str
+    axes: Sequence[Extent], batch: Size, kernel: Shape, to_tokens: bool, device: str
 ) -> Problem:
     """The problem of a call with a kernel of this shape."""
     *patch, signal, token = kernel
-    overlapping = any(axis.blocks > 1 for axis in axes)
+    overlapping, positions = any(axis.blocks > 1 for axis in axes), math.prod(patch)
     sizes = (batch, *(axis.grid for axis in axes))
-    columns = signal * math.prod(patch)
+    known = all(map(is_constant, sizes))
     return Problem(
         to_tokens=to_tokens,
         overlapping=overlapping,
         whole=overlapping and all(axis.whole for axis in axes),
         gaps=any(axis.stride > axis.patch for axis in axes),
+        unit=all(axis.stride == 1 for axis in axes),
         signal=signal,
         token=token,
-        columns=columns,
-        work=math.prod(sizes) * columns * token if all(map(is_constant, sizes)) else None,
+        positions=positions,
+        work=math.prod(sizes) * positions * signal * token if known else None,
         rank=len(axes),
         accelerated=device != "cpu",
     )

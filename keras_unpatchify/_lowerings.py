@@ -53,7 +53,7 @@ def conv_transpose_tokens(x, kernel, axes):
 def conv_transpose_signal(x, kernel, bias, axes):
     """The backend's transposed convolution, from the first patch to the last, then made to fit."""
     strides = [axis.stride for axis in axes]
-    if all(axis.same for axis in axes):  # which saves a pass
+    if all(map(_tensors.crops_itself, axes)):  # which saves a pass
         y = _tensors.transposed_convolution(x, kernel, strides, "same")
     else:
         y = _tensors.transposed_convolution(x, kernel, strides)

@@ -66,9 +66,7 @@ class Axis(NamedTuple):
         """The sizes of a call that makes the signal of a grid; `None` is its default size."""
         if size is not None:
             return self._extent(grid, size, self._unused(size), False)
-        # The backends agree on a transposed "same" only where it crops equally at both ends.
-        crop = self.patch - self.stride
-        same = self.padding == "same" and crop >= 0 and crop % 2 == 0
+        same = self.padding == "same" and self.patch >= self.stride
         return self._extent(grid, self.size(grid), self.kind.unused(self), same)
 
     def _unused(self, size: Size) -> Size:

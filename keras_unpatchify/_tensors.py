@@ -149,8 +149,21 @@ def convolution(x, kernel, strides, grid, padding="valid"):
     return reshape(y, (batch_of(y, *grid), *grid, kernel.shape[-1]))
 
 
+def crops_itself(axis):
+    """Whether the backend's transposed convolution crops where `Patchify` pads with "same".
+
+    With any version of Keras, torch does so only where the same is cropped at both ends.
+    """
+    even = (axis.patch - axis.stride) % 2 == 0
+    return axis.same and (even or keras.backend.backend() == "tensorflow")
+
+
 def transposed_convolution(x, kernel, strides, padding="valid"):
     """(batch, *grid, token) -> (batch, *size, signal): the natural size, or that of "same"."""
+    if keras.backend.backend() == "jax" and padding == "valid" and set(strides) == {1}:
+        # The same; XLA differentiates it 10 to 30 times as fast on a CPU.
+        ends = [((n - 1) // 2, n // 2) for n in kernel.shape[:-2]]
+        x, padding = pad(x, [(0, 0), *ends, (0, 0)]), "same"
     output_padding = 0 if padding == "valid" else None
     return ops.conv_transpose(x, kernel, strides, padding, output_padding, "channels_last")
 
