@@ -51,13 +51,18 @@ class Problem(NamedTuple):
         return self.overlapping and (self.small or self.accelerated or self.to_tokens or few)
 
     @property
+    def tensorflow_convolves(self) -> bool:
+        """Whether TensorFlow's native convolution beats the product also where patches tile."""
+        return self.ratio < 8 and (self.to_tokens or self.rank < 3)
+
+    @property
     def xla_convolves(self) -> bool:
         """Whether XLA computes and differentiates the native convolution fast on a CPU."""
         if self.accelerated or self.rank == 3 or self.gaps:
             return False  # in 3D, the gradient takes minutes to compile
         if not self.overlapping:
             return self.to_tokens and tokens_are_wide(self.positions * self.signal, self.token)
-        return self.positions * self.token < 100_000 if self.to_tokens else self.unit
+        return self.positions * self.token < 60_000 if self.to_tokens else self.unit
 
 
 # What "auto" takes: the first lowering whose backends and condition fit, or else "matmul".
@@ -67,7 +72,7 @@ AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
     # PyTorch refuses some gradients of convolutions of one token channel.
     # TensorFlow leaves some gradients unset where there are gaps.
     ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
-    ("conv_transpose", TENSORFLOW, lambda p: p.small or p.ratio < 8),
+    ("conv_transpose", TENSORFLOW, lambda p: p.small or p.tensorflow_convolves),
     ("subpixel", TENSORFLOW, lambda p: p.to_tokens and not p.overlapping),
     ("subpixel", BOTH, lambda p: p.cells_pay),
     ("conv_transpose", BOTH, lambda p: p.native_pays),
