@@ -51,9 +51,8 @@ def device_of(x):
 
 @functools.cache
 def _best_device():
-    if keras.backend.backend() not in ("jax", "tensorflow"):
-        return "cpu"
-    devices = keras.distribution.list_devices()
+    known = keras.backend.backend() in ("jax", "tensorflow")
+    devices = keras.distribution.list_devices() if known else []
     return "cpu" if all(device.startswith("cpu") for device in devices) else "gpu"
 
 
