@@ -11,6 +11,10 @@ from keras_unpatchify._sizes import Shape
 from keras_unpatchify._tensors import Tensor
 
 REQUIRED = ("in_features", "out_features", "data_dim", "patch_size")
+# Arguments that a config has as they are.
+PLAIN = (*REQUIRED, "stride", "padding", "sequence", "implementation")
+REGULARIZERS = ("kernel_regularizer", "bias_regularizer", "activity_regularizer")
+CONSTRAINTS = ("kernel_constraint", "bias_constraint")
 
 # What other layers call the arguments, those of Keras and of PyTorch.
 OTHER_NAMES = {
@@ -151,22 +155,12 @@ class PatchLayer(keras.layers.Layer):
             weight_init = keras.initializers.serialize(weight_init)
         return {
             **super().get_config(),
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "data_dim": self.data_dim,
-            "patch_size": self.patch_size,
-            "stride": self.stride,
+            **{name: getattr(self, name) for name in PLAIN},
             "bias": self.use_bias,
             "weight_init": weight_init,
-            "padding": self.padding,
-            "sequence": self.sequence,
             "activation": keras.activations.serialize(self.activation),
-            "implementation": self.implementation,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "activity_regularizer": keras.regularizers.serialize(self.activity_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
-            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+            **{x: keras.regularizers.serialize(getattr(self, x)) for x in REGULARIZERS},
+            **{x: keras.constraints.serialize(getattr(self, x)) for x in CONSTRAINTS},
         }
 
     @classmethod

@@ -14,61 +14,39 @@ from keras_unpatchify._tensors import Tensor
 class Patchify(PatchLayer):
     """Turns a signal into a grid of token embeddings by one learned strided convolution.
 
-    Channels are last. Each patch becomes a token; patches lie `stride` apart. With the same kernel
-    the layer is the adjoint of `Unpatchify`: without biases
-    `<Patchify(x), t> = <x, Unpatchify(t)>`. The sizes are those of Dumoulin & Visin, "A guide to
-    convolution arithmetic for deep learning" (2016).
+    Each patch becomes a token. Patches lie `stride` apart. With the same kernel the layer is the
+    adjoint of `Unpatchify`: without biases `<Patchify(x), t> = <x, Unpatchify(t)>`. The sizes are
+    those of Dumoulin & Visin, "A guide to convolution arithmetic for deep learning" (2016).
+    Channels are last.
 
     Args:
         in_features: int, channels of the signal. `None` reads it from the input.
         out_features: int, channels of a token.
         data_dim: int, the number of spatial axes: 1, 2 or 3.
         patch_size: int or one per axis, the positions that become a token.
-        stride: int or one per axis, the positions from one patch to the next. With a smaller
-            stride than the patch, patches overlap; with a larger one, they leave gaps. Defaults
-            to `None`: the size of the patch, so that patches tile.
+        stride: int or one per axis, the positions from one patch to the next: less than the patch
+            for patches that overlap, more for gaps. Defaults to `None`, the patch: they tile.
         bias: bool, whether to add one number to each channel of a token. Defaults to `True`.
-        weight_init: a name, or a Keras initializer for the kernel (the bias is then zero).
-            Defaults to `"default"`. With `f = prod(patch_size)`:
-
-            - `"default"`: PyTorch's draw for `ConvNd`. Kernel and bias are uniform in `[-b, b]`,
-              `b = 1 / sqrt(in_features * f)`.
-            - `"zeros"`: kernel and bias are zero.
-            - `"fan_in"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`.
-              The bias is zero.
-            - `"glorot"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f +
-              out_features))`: the Glorot draw of the equivalent linear map, as in ViT, MAE and
-              DiT. The bias is zero.
-            - `"unit_variance"`: the kernel is uniform in `[-b, b]`, `b = sqrt(3 / (in_features *
-              f))`. The bias is zero. A signal of variance 1 gives tokens of variance 1.
-
-            `keras_unpatchify.initializers` explains the draws, and has each as an initializer that
-            takes a seed.
+        weight_init: `"default"` (PyTorch's draw for `ConvNd`), `"zeros"`, `"fan_in"`, `"glorot"`
+            (that of the equivalent linear map, as in ViT, MAE and DiT), `"unit_variance"`, or a
+            Keras initializer for the kernel. Defaults to `"default"`.
+            `keras_unpatchify.initializers` says what they draw. It has each as a class with a seed.
         padding: how the signal is padded with zeros before it is patched. Defaults to `"valid"`.
 
             - `"valid"`: not at all. Positions at the end that fill no patch are dropped.
             - `"same"`: as much as `ceil(size / stride)` patches need, half of it (rounded down)
               before. Nothing is dropped.
-            - an int, or for each axis an int or a pair `(before, after)`: by that many positions.
-              Each number must be less than the patch. This is the padding of PyTorch's `ConvNd`. A
-              negative `after`, greater than `-stride`, drops positions at the end.
+            - an int, or for each axis an int or a pair `(before, after)`: by that many positions,
+              each number less than the patch, as in PyTorch's `ConvNd`. A negative `after`, greater
+              than `-stride`, drops positions at the end.
         sequence: bool, whether to return tokens as a sequence, `(batch, tokens, out_features)`,
-            row by row, instead of a grid. Defaults to `False`.
+            row by row. Defaults to `False`.
         activation: a name or callable, applied to the tokens. Defaults to `None`.
-        implementation: how to compute the tokens. The choice changes speed and memory, and values
-            only by rounding. It does not change the weights. Defaults to `"auto"`.
-
-            - `"conv_transpose"`: the backend's strided convolution.
-            - `"matmul"`: the patches are laid side by side; then one matrix product.
-            - `"subpixel"`: a convolution of stride 1 over cells, one stride long. It needs little
-              memory where patches overlap much. On jax it is slow to train. Where the stride does
-              not divide the patch, `"matmul"` takes its place.
-            - `"auto"`: the one that was measured to be the fastest.
-        kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
-        bias_regularizer: regularizer of the bias.
-        activity_regularizer: regularizer of the output.
-        kernel_constraint: constraint on the kernel.
-        bias_constraint: constraint on the bias.
+        implementation: how to compute the tokens, as for `Unpatchify`, where `"conv_transpose"` is
+            the backend's strided convolution. Defaults to `"auto"`.
+        kernel_regularizer: regularizer of the kernel, like `bias_regularizer` of the bias and
+            `activity_regularizer` of the output. Default to `None`.
+        kernel_constraint: constraint on the kernel, like `bias_constraint` on the bias.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
@@ -78,9 +56,9 @@ class Patchify(PatchLayer):
         `(batch, *size, in_features)`
 
     Output shape:
-        `(batch, *grid, out_features)`. Each axis is `(size + before + after - patch_size) //
-        stride + 1` long, or `ceil(size / stride)` for `"same"`. With `sequence=True` it is
-        `(batch, prod(grid), out_features)`.
+        `(batch, *grid, out_features)`, or `(batch, prod(grid), out_features)` with `sequence=True`.
+        Each axis of the grid is `(size + before + after - patch_size) // stride + 1` long, or
+        `ceil(size / stride)` for `"same"`.
 
     Raises:
         ValueError: if an argument or an input does not fit, before any work is done. If an input

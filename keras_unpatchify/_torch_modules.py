@@ -34,11 +34,7 @@ def is_module(source: Any) -> bool:
 
 
 def find(source: Any, prefix: str) -> Found:
-    """The only convolution or Linear of a PyTorch module under the prefix.
-
-    Raises:
-        ValueError: if there is none, or more than one.
-    """
+    """The only convolution or Linear of a PyTorch module under the prefix."""
     nn, modules, factors = sys.modules["torch"].nn, [], []
     for name, module in source.named_modules():
         path = f"{name}." if name else ""

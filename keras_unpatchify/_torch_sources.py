@@ -21,13 +21,7 @@ Names = dict[str, tuple[str, ...]]
 
 
 def open_source(source: Any, prefix: str) -> dict[str, Any]:
-    """The arrays of a mapping or a file by dotted names; those outside the prefix may be None.
-
-    Raises:
-        ValueError: if the source is neither, or the file is not whole or holds more than tensors.
-        FileNotFoundError: if there is no such file.
-        ImportError: if the package that reads the file is missing.
-    """
+    """The arrays of a mapping or a file by dotted names; those outside the prefix may be None."""
     if isinstance(source, Mapping):
         return dict(_flatten(source))
     is_path = isinstance(source, (str, os.PathLike))

@@ -23,54 +23,48 @@ def load_torch_weights(
 ) -> None:
     """Loads the weights of a PyTorch module into a layer, which then computes the same function.
 
-    The shape of the weight tells which module it is from. Below, `f = prod(patch_size)`. The ones
-    at the end stand for `data_dim` ones:
+    The shape of the weight tells which module it is from. Below, `f = prod(patch_size)`:
 
     - `(in_features, out_features, *patch_size)`: a `ConvTranspose`, for Unpatchify.
     - `(out_features, in_features, *patch_size)`: a `Conv`, for Patchify.
     - `(f * out_features, in_features)`: a `Linear` whose output is rearranged to a signal, for
-      Unpatchify.
-    - `(out_features, f * in_features)`: a `Linear` of flattened patches, for Patchify.
-    - `(f * out_features, in_features, 1, 1)`: a `Conv` before `PixelShuffle`, for Unpatchify.
-    - `(out_features, f * in_features, 1, 1)`: a `Conv` after `PixelUnshuffle`, for Patchify.
+      Unpatchify. With `data_dim` more axes of 1, it is a `Conv` before `PixelShuffle`.
+    - `(out_features, f * in_features)`: a `Linear` of flattened patches, for Patchify. With
+      `data_dim` more axes of 1, it is a `Conv` after `PixelUnshuffle`.
 
-    The last two need patches that tile. Where the patch is one position, a weight that ends in
+    `PixelShuffle` needs patches that tile. Where the patch is one position, a weight that ends in
     ones is that of a `ConvTranspose` or `Conv`. A square matrix is read as a `Linear` keeps it,
-    `(out, in)`.
-
-    The bias of a `Linear` or a `Conv` before a rearrangement is that of `bias="patch"`. The bias
-    of a `ConvTranspose` is that of `bias=True`. Each loads into the other only where patches tile
-    and the bias is constant over the patch. The signal of the default size is then the same.
+    `(out, in)`. The bias of a module that is rearranged to a signal is that of `bias="patch"`,
+    every other one that of `bias=True`. Each loads into the other where patches tile and the bias
+    is constant over the patch.
 
     Weight normalisation is folded: `weight_g` and `weight_v`, or `original0` and `original1` of
     `parametrizations.weight`. The product is computed in float64 and rounded once. Nothing else
     is rounded: narrower floats are widened, and any others are an error.
 
-    Stride, padding, padding mode, dilation and groups are compared only if the source is a module.
-    Whatever differs from the layer is then an error. Names and shapes do not tell them. Nor do they
-    tell a `Conv` from a `ConvTranspose` where both numbers of channels are equal. What surrounds
-    the module, such as an activation, is never compared.
+    Stride, padding, padding mode, dilation and groups are compared only if the source is a module,
+    for names and shapes do not tell them. Nor do they tell a `Conv` from a `ConvTranspose` where
+    both numbers of channels are equal. An activation around the module is never compared.
 
     Args:
         layer: a `Patchify` or `Unpatchify`. One that is not built is built, and `in_features=None`
             is read from the weight.
         source: one of
 
-            - a mapping of names to arrays (of NumPy, of PyTorch, anything with `__array__`). Nested
-              mappings have dotted names;
+            - a mapping of names to arrays of any library. Nested mappings have dotted names;
             - the path of a file of such a mapping: `.safetensors`, or `.pt` or `.pth`, which is
               read with `weights_only=True` and never otherwise (safe from PyTorch 2.6 on:
               CVE-2025-32434);
-            - a `torch.nn.Module`: a `Conv`, a `ConvTranspose`, a `Linear`, or one that holds
-              exactly one of them under the prefix.
-        prefix: where to look, such as `"decoder_pred"`. Other names are ignored. Below the prefix
-            there must be the weight, a `bias` if the layer has one, and nothing else. In a mapping
-            or file, both are directly below the prefix, or below its `deconv.` or `conv.`.
+            - a `torch.nn.Module` that is or holds exactly one `Conv`, `ConvTranspose` or `Linear`
+              under the prefix.
+        prefix: where to look, such as `"decoder_pred"`. Other names are ignored. Below the prefix,
+            or below its `deconv.` or `conv.`, there must be the weight, a `bias` if the layer has
+            one, and nothing else.
         patch_order: how a `Linear`, or a `Conv` beside a rearrangement, merges its axes:
             `"channels_last"`, (*patch, channel), `"channels_first"`, (channel, *patch), or a
             permutation of these axes, such as `(1, 0, 2)` for (width, height, channel). `None` is
             `"channels_last"` for a `Linear`, and for a `Conv` the order of `PixelShuffle`,
-            `"channels_first"`. Other modules merge no axes.
+            `"channels_first"`.
 
     Raises:
         ValueError: if anything is missing, unexpected or does not fit. The layer is unchanged.
@@ -138,13 +132,12 @@ def to_torch_weights(
         layer: a `Patchify` or `Unpatchify` that is built.
         prefix: the module's name, such as `"decoder_pred"`.
         layout: `"conv"` for a `Conv` or `ConvTranspose`, `"linear"` for a `Linear`, and
-            `"pixel_shuffle"` for a `Conv` before `PixelShuffle` or after `PixelUnshuffle`, in the
-            shapes that `load_torch_weights` lists.
+            `"pixel_shuffle"` for a `Conv` before `PixelShuffle` or after `PixelUnshuffle`.
         patch_order: how the module merges its axes, as `load_torch_weights` says.
 
     Returns:
-        A dict of new NumPy arrays of the layer's dtype: `weight` and, if the layer has one,
-        `bias`, under the prefix. `torch.from_numpy` makes tensors of them, but not of bfloat16.
+        `weight` and, if the layer has one, `bias`, under the prefix: new NumPy arrays of the
+        layer's dtype. `torch.from_numpy` makes tensors of them, but not of bfloat16.
 
     Raises:
         ValueError: if the layer is not built, or no module of the layout computes the same.

@@ -17,58 +17,33 @@ from keras_unpatchify._tensors import Tensor
 class Unpatchify(PatchLayer):
     """Turns a grid of token embeddings back into a signal by one learned transposed convolution.
 
-    Channels are last. Each token becomes a patch. Patches lie `stride` apart, and where they
-    overlap, they are summed. The values are those of a transposed convolution plus a bias, the same
-    on every backend. With the same kernel the layer is the adjoint of `Patchify`. It replaces the
-    linear head of a masked autoencoder (He et al., 2022) or a diffusion transformer (Peebles & Xie,
-    2023), and PyTorch's `ConvTransposeNd`.
+    Each token becomes a patch. Patches lie `stride` apart, and are summed where they overlap. With
+    the same kernel the layer is the adjoint of `Patchify`. It replaces the linear head of a masked
+    autoencoder (He et al., 2022) or a diffusion transformer (Peebles & Xie, 2023), and PyTorch's
+    `ConvTransposeNd`. Channels are last; values are the same on every backend.
 
     Args:
         in_features: int, channels of a token. `None` reads it from the input.
         out_features: int, channels of the signal.
         data_dim: int, the number of axes of the grid: 1, 2 or 3.
         patch_size: int or one per axis, the positions that a token becomes.
-        stride: int or one per axis, the positions from one patch to the next. With a smaller
-            stride than the patch, patches overlap; with a larger one, they leave gaps. Defaults
-            to `None`: the size of the patch, so that patches tile.
-        bias: `True` for one number per channel, `False` for none, or `"patch"` for a bias of the
-            shape `(*patch_size, out_features)`, as a linear head has. It is added to each
-            patch, before overlapping patches are summed. Defaults to `True`.
-        weight_init: a name, or a Keras initializer for the kernel (the bias is then zero).
-            Defaults to `"default"`. With `f = prod(patch_size)`:
-
-            - `"default"`: PyTorch's draw for `ConvTransposeNd`. Kernel and bias are uniform in
-              `[-b, b]`, `b = 1 / sqrt(out_features * f)`.
-            - `"zeros"`: kernel and bias are zero, and so is the output.
-            - `"fan_in"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features * f))`.
-              The bias is zero. For tokens of variance 1 and tiling patches, a position has the
-              variance `2 / prod(stride)`, whatever `in_features` is.
-            - `"glorot"`: the kernel is uniform in `[-b, b]`, `b = sqrt(6 / (in_features +
-              out_features * f))`: the Glorot draw of the equivalent linear head, as in MAE and
-              DiT. The bias is zero.
-            - `"unit_variance"`: the kernel is uniform in `[-b, b]`, `b = sqrt(3 * prod(stride) /
-              (in_features * f))`; with `overlap="mean"` it accounts for the division too. The
-              bias is zero. Tokens of variance 1 give a signal of variance 1, on average over
-              its positions. Within a patch of the border fewer patches overlap: there it is less,
-              or more with `overlap="mean"`.
-
-            `keras_unpatchify.initializers` explains the draws, and has each as an initializer that
-            takes a seed.
-        padding: the positions that `Patchify` pads with zeros and this layer crops. Defaults to
-            `"valid"`.
-
-            - `"valid"`: nothing.
-            - `"same"`: what `Patchify` pads with `"same"`.
-            - an int, or for each axis an int or a pair `(before, after)`: that many positions. Each
-              number must be less than the patch. This is the padding of PyTorch's
-              `ConvTransposeNd`. A negative `after`, greater than `-stride`, adds positions at the
-              end. PyTorch's `padding=n, output_padding=p` is the pair `(n, n - p)` here.
+        stride: int or one per axis, the positions from one patch to the next: less than the patch
+            for patches that overlap, more for gaps. Defaults to `None`, the patch: they tile.
+        bias: `True` for one number per channel, `False` for none, or `"patch"` for `(*patch_size,
+            out_features)`, as a linear head has: each patch adds it. Defaults to `True`.
+        weight_init: `"default"` (PyTorch's draw for `ConvTransposeNd`), `"zeros"` (the output is
+            zero), `"fan_in"`, `"glorot"` (that of the equivalent linear head, as in MAE and DiT),
+            `"unit_variance"`, or a Keras initializer for the kernel. Defaults to `"default"`.
+            `keras_unpatchify.initializers` says what they draw. It has each as a class with a seed.
+        padding: the positions that `Patchify` pads with zeros and this layer crops: `"valid"` for
+            none, `"same"`, or an int, or for each axis an int or a pair `(before, after)`, each
+            number less than the patch. PyTorch's `padding=n, output_padding=p` is the pair `(n, n -
+            p)`: a negative `after`, greater than `-stride`, adds positions. Defaults to `"valid"`.
         sequence: bool, whether tokens come as a sequence, `(batch, tokens, in_features)`, row by
-            row, instead of a grid. The grid is then that of `output_spatial_shape` or `like`,
-            which must be passed if `data_dim` is more than 1. Defaults to `False`.
+            row. With more than one axis, the call must then be told the size of the signal, which
+            says what the grid is. Defaults to `False`.
         overlap: `"sum"`, or `"mean"` to divide each position by the number of patches that cover
-            it, before the bias. (A bias of `"patch"` is part of what is averaged.) Defaults to
-            `"sum"`.
+            it, before the bias (one of `"patch"` is averaged, too). Defaults to `"sum"`.
         activation: a name or callable, applied to the signal. Defaults to `None`.
         implementation: how to compute the signal. The choice changes speed and memory, and values
             only by rounding. It does not change the weights. Defaults to `"auto"`.
@@ -76,33 +51,30 @@ class Unpatchify(PatchLayer):
             - `"conv_transpose"`: the backend's transposed convolution.
             - `"matmul"`: one matrix product; then the patches are put in their places.
             - `"subpixel"`: a convolution of stride 1 over cells, one stride long. It needs little
-              memory where patches overlap much. On jax it is slow to train.
-            - `"auto"`: the fastest that was measured (`keras_unpatchify.ops.AUTO` has the rule).
-        kernel_regularizer: regularizer of the kernel. Defaults to `None`, as do the next four.
-        bias_regularizer: regularizer of the bias.
-        activity_regularizer: regularizer of the output.
-        kernel_constraint: constraint on the kernel.
-        bias_constraint: constraint on the bias.
+              memory where patches overlap much. Where the stride does not divide the patch,
+              `"matmul"` takes its place.
+            - `"auto"`: the one that was measured to be the fastest.
+        kernel_regularizer: regularizer of the kernel, like `bias_regularizer` of the bias and
+            `activity_regularizer` of the output. Default to `None`.
+        kernel_constraint: constraint on the kernel, like `bias_constraint` on the bias.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
         x: tokens. Integers are converted to the dtype that the layer computes in.
         output_spatial_shape: the size to return, one int per axis. `Patchify` must turn a signal
             of this size into this grid: each int is from `n` to `n + stride - 1`, where `n =
-            (grid - 1) * stride + patch_size - before - after`, or `n = (grid - 1) * stride + 1` if
-            `padding="same"`. Positions that no patch covers hold the bias, or zero.
-        like: a tensor of `data_dim + 2` axes. The output takes the spatial size of this tensor.
-            The values of the tensor are not read. A size that is known only at run time is checked
-            then. The error is the backend's own; on TensorFlow, it names the operation
-            `output_spatial_shape_must_be_patched_into_this_grid`.
+            (grid - 1) * stride + patch_size - before - after`, or `n = (grid - 1) * stride + 1` for
+            `"same"`. Positions that no patch covers hold the bias, or zero.
+        like: a tensor of `data_dim + 2` axes whose spatial size the output takes. A size that is
+            known only at run time is checked then, by the backend; TensorFlow's error names the
+            operation `output_spatial_shape_must_be_patched_into_this_grid`.
 
     Input shape:
         `(batch, *grid, in_features)`, or `(batch, tokens, in_features)` with `sequence=True`.
 
     Output shape:
-        `(batch, *size, out_features)`. Each axis is as long as `output_spatial_shape` or `like`
-        asks, else `grid * stride` for `"same"` and `(grid - 1) * stride + patch_size - before -
-        after` otherwise.
+        `(batch, *size, out_features)`. Unless the call says otherwise, each axis is `(grid - 1) *
+        stride + patch_size - before - after` long, or `grid * stride` for `"same"`.
 
     Raises:
         ValueError: if an argument or an input does not fit, before any work is done. If an input
@@ -167,12 +139,11 @@ class Unpatchify(PatchLayer):
         """The mirror of a `Patchify` layer.
 
         Features are swapped. Patch, stride, padding, `sequence`, `bias`, `implementation` and the
-        dtype policy are the same. What belongs to one direction is not carried over: `weight_init`,
-        `activation`, regularizers and constraints. The mirror has weights of its own.
+        dtype policy are the same. Weights, `weight_init`, `activation`, regularizers and
+        constraints are the mirror's own.
 
         Args:
-            patchify: the layer. Its number of channels must be known, by `in_features` or because
-                it is built.
+            patchify: the layer, built or with `in_features`.
             **overrides: arguments of `Unpatchify` to add or replace. With another `patch_size`, a
                 layer whose patches tile is mirrored by one whose patches tile too.
 
@@ -206,10 +177,8 @@ class Unpatchify(PatchLayer):
     def from_conv_transpose(cls, layer: keras.layers.Layer) -> "Unpatchify":
         """The same function as a transposed convolution of Keras, with its settings and weights.
 
-        Name, dtype policy, activation, regularizers, constraints and the trainable flag are the
-        layer's, and so are the weights if it is built. If it is not, `in_features` is `None`, the
-        layer's own initializer will draw the kernel, and the bias will be zero, whatever
-        `bias_initializer` is. The output has the positions that Keras 3.15 computes.
+        What `Patchify.from_conv` says of settings and weights holds here, too. The output has the
+        positions that Keras 3.15 computes.
 
         Args:
             layer: a `Conv1DTranspose`, `Conv2DTranspose` or `Conv3DTranspose` of Keras.

@@ -18,7 +18,8 @@ Each name but `"zeros"` has a class here. Kernels are uniform in `[-b, b]`, `b =
 
 `"zeros"` is Keras's initializer. In `Patchify` and `Unpatchify` a class draws exactly what its name
 draws, because the layer tells it how the kernel is used. Other layers do not tell it. For them, a
-class assumes the kernel of an `Unpatchify` with tiling patches, unless it is given a `fan`.
+class assumes the kernel of an `Unpatchify` with tiling patches, unless it is given a `fan`. The
+other argument is `seed`: an int, a `keras.random.SeedGenerator`, or `None` to draw anew each time.
 """
 
 import math
@@ -83,7 +84,11 @@ def _tiling(shape):
 
 
 class _FanUniform(keras.initializers.Initializer):
-    """Uniform in `[-b, b]`, `b = sqrt(gain / fan)`; without a seed, every call draws anew."""
+    """Uniform in `[-b, b]`, `b = sqrt(gain / fan)`.
+
+    `fan=None` reads it from the kernel. `seed` is an int, a `keras.random.SeedGenerator`, or `None`
+    to draw anew at every call.
+    """
 
     gain: float
 
@@ -99,12 +104,12 @@ class _FanUniform(keras.initializers.Initializer):
         self.seed = seed
 
     def __call__(self, shape, dtype=None):
-        bound = math.sqrt(self.gain / (self.fan or self.kernel_fan(_tiling(shape))))
+        bound = math.sqrt(self.gain / (self.fan or self._fan(_tiling(shape))))
         return keras.initializers.RandomUniform(-bound, bound, seed=self.seed)(shape, dtype=dtype)
 
     def serving(self, kernel: Kernel) -> "_FanUniform":
         """The same draw with the fan of this kernel, where none was given."""
-        return type(self)(self.fan or self.kernel_fan(kernel), self.seed)
+        return type(self)(self.fan or self._fan(kernel), self.seed)
 
     def get_config(self):
         return {"fan": self.fan, "seed": keras.saving.serialize_keras_object(self.seed)}
@@ -120,17 +125,13 @@ class TorchUniform(_FanUniform):
 
     PyTorch writes it as a Kaiming-uniform draw with `a = sqrt(5)`, which is this bound
     (`_ConvNd.reset_parameters`). A layer draws its bias from the same range, with the next seed.
-
-    Args:
-        fan: `None` reads it from the kernel, as `prod(patch) * signal`.
-        seed: int or `keras.random.SeedGenerator`, or `None`.
+    The fan of a kernel is `prod(patch) * signal`.
     """
 
     gain = 1
 
     @staticmethod
-    def kernel_fan(kernel: Kernel) -> int:
-        """`prod(patch) * signal`."""
+    def _fan(kernel: Kernel) -> int:
         return kernel.positions * kernel.shape[-2]
 
 
@@ -138,17 +139,14 @@ class TorchUniform(_FanUniform):
 class FanInUniform(_FanUniform):
     """The Kaiming-uniform draw with the layer's own input channels: `b = sqrt(6 / fan)`.
 
-    Args:
-        fan: `None` takes `prod(patch) * in_features` of the layer. These are signal channels for
-            `Patchify`, token channels for `Unpatchify` and for a layer of Keras.
-        seed: int or `keras.random.SeedGenerator`, or `None`.
+    The fan is `prod(patch) * in_features`. These are signal channels for `Patchify`, token channels
+    for `Unpatchify` and for a layer of Keras.
     """
 
     gain = 6
 
     @staticmethod
-    def kernel_fan(kernel: Kernel) -> int:
-        """`prod(patch) * in_features`."""
+    def _fan(kernel: Kernel) -> int:
         return kernel.positions * kernel.inputs
 
 
@@ -159,17 +157,12 @@ class LinearGlorotUniform(_FanUniform):
     The linear map has `prod(patch) * signal` channels on one side and `token` on the other. ViT,
     MAE and DiT draw their patch embedding from it, and MAE and DiT their linear head. Keras's
     `"glorot_uniform"` multiplies both numbers of channels by the patch.
-
-    Args:
-        fan: `None` reads it from the kernel, as `prod(patch) * signal + token`.
-        seed: int or `keras.random.SeedGenerator`, or `None`.
     """
 
     gain = 6
 
     @staticmethod
-    def kernel_fan(kernel: Kernel) -> int:
-        """`prod(patch) * signal + token`."""
+    def _fan(kernel: Kernel) -> int:
         return kernel.positions * kernel.shape[-2] + kernel.shape[-1]
 
 
@@ -179,21 +172,17 @@ class UnitVarianceUniform(_FanUniform):
 
     If the numbers of the input are independent, of mean 0 and variance 1, those of the output have
     variance 1, away from padding. Where patches overlap unevenly or leave gaps, positions of a
-    signal differ in variance. Then 1 is the mean over a period of the stride, gaps included: the
-    variance of a position picked at random, and of a long signal.
+    signal differ in variance. Then 1 is the mean over a period of the stride, gaps included.
 
-    Args:
-        fan: `None` takes `prod(patch) * signal` for a token, and `token * prod(patch) /
-            prod(stride)` for a signal. With `overlap="mean"` the quotient is replaced by the mean
-            over positions of `1 / n`, for the `n` patches that cover one, or 0 in a gap.
-        seed: int or `keras.random.SeedGenerator`, or `None`.
+    The fan is `prod(patch) * signal` for a token, and `token * prod(patch) / prod(stride)` for a
+    signal. With `overlap="mean"` the quotient is replaced by the mean over positions of `1 / n`,
+    for the `n` patches that cover one, or 0 in a gap.
     """
 
     gain = 3
 
     @staticmethod
-    def kernel_fan(kernel: Kernel) -> float:
-        """The variance of an output where input and kernel have variance 1."""
+    def _fan(kernel: Kernel) -> float:
         return kernel.variance
 
 

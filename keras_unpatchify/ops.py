@@ -33,16 +33,9 @@ def patchify(
         x: signal, `(batch, *size, signal)`.
         kernel: `(*patch, signal, token)` with one to three patch axes.
         bias: `(token,)`, or `None`.
-        stride: positions from one patch to the next, an int or one per axis. `None` takes the
-            size of the patch.
-        padding: `"valid"` drops positions at the end that fill no patch. `"same"` pads with zeros,
-            half of them (rounded down) before. An int, or per axis an int or a pair `(before,
-            after)`, is the number of zeros at the ends. Each must be less than the patch. A
-            negative `after`, greater than `-stride`, drops positions at the end.
-        implementation: `"conv_transpose"` (the backend's strided convolution, the adjoint of its
-            transposed one), `"matmul"` (one product), `"subpixel"` (a convolution of stride 1 over
-            cells of one stride; `"matmul"` where the stride does not divide the patch), or
-            `"auto"`, the one that was measured to be the fastest.
+        stride: as for the layer `Patchify`.
+        padding: as for the layer.
+        implementation: as for the layer.
 
     Returns:
         Tokens, `(batch, *grid, token)`. Each axis is `(size + before + after - patch) // stride
@@ -77,15 +70,13 @@ def unpatchify(
         kernel: `(*patch, signal, token)` with one to three patch axes.
         bias: `(signal,)`, added once to every position; or `(*patch, signal)`, added by every
             patch; or `None`.
-        stride: positions from one patch to the next, an int or one per axis. `None` takes the
-            size of the patch.
-        padding: the positions that `patchify` pads and this function crops.
+        stride: as for the layer `Unpatchify`.
+        padding: as for the layer.
         output_spatial_shape: the size to return, one number per axis. `patchify` must turn a
             signal of this size into this grid. `None` is `(grid - 1) * stride + patch - before -
             after`, or `grid * stride` for `"same"`.
-        overlap: `"sum"` adds what the patches give to a position. `"mean"` divides this sum by the
-            number of patches, before a `(signal,)` bias is added.
-        implementation: as for `patchify`.
+        overlap: as for the layer.
+        implementation: as for the layer.
 
     Returns:
         Signal, `(batch, *size, signal)`. Positions that no patch covers hold the `(signal,)`
