@@ -141,7 +141,7 @@ def _product(x, matrix, transposed=False):
 
 def convolution(x, kernel, strides, grid, padding="valid"):
     """(batch, *size, signal) -> (batch, *grid, token)."""
-    y = ops.conv(x, kernel, strides, padding, data_format="channels_last")
+    y = _native(ops.conv, x, kernel, strides, padding)
     if x.shape[0]:
         return y
     # TensorFlow returns an empty batch unchanged.
@@ -164,7 +164,15 @@ def transposed_convolution(x, kernel, strides, padding="valid"):
         ends = [((n - 1) // 2, n // 2) for n in kernel.shape[:-2]]
         x, padding = pad(x, [(0, 0), *ends, (0, 0)]), "same"
     output_padding = 0 if padding == "valid" else None
-    return ops.conv_transpose(x, kernel, strides, padding, output_padding, "channels_last")
+    return _native(ops.conv_transpose, x, kernel, strides, padding, output_padding)
+
+
+def _native(convolve, x, *arguments):
+    """A convolution of the backend."""
+    if keras.backend.backend() != "torch" or isinstance(x, keras.KerasTensor):
+        return convolve(x, *arguments, data_format="channels_last")
+    # Of a view with the channels first, Keras copies nothing, and `torch.vmap` maps it.
+    return convolve(x.movedim(-1, 1), *arguments, data_format="channels_first").movedim(1, -1)
 
 
 def side_by_side(xs, axis):
