@@ -118,6 +118,28 @@ def rows(name, geometry, implementations):
                     yield row
 
 
+def divided_kernels():
+    """What is gathered where the kernel is divided along the signal: `{layer: elements}`.
+
+    The elements are those of the largest gather.
+    """
+    kernel = jax.ShapeDtypeStruct((4, 4, 16, 32), jnp.float32)
+    mesh, found = Mesh(np.array(jax.devices()), ("devices",)), {}
+    divided = NamedSharding(mesh, PartitionSpec(None, None, "devices", None))
+    for layer, channels in ((patchify, 16), (unpatchify, 32)):
+        x = jax.ShapeDtypeStruct((8, 16, 16, channels), jnp.float32)
+
+        def loss(x, kernel, layer=layer):
+            y = layer(x, kernel, stride=2, padding="same", implementation="matmul")
+            return jnp.sum(jnp.sin(y))
+
+        given = (NamedSharding(mesh, PartitionSpec()), divided)
+        program = jax.jit(jax.grad(loss, (0, 1)), in_shardings=given).lower(x, kernel).compile()
+        gathered = [n for kind, n in collectives(program.as_text()) if kind == "all-gather"]
+        found[layer.__name__] = max(gathered, default=0)
+    return found
+
+
 def main():
     found = []
     for name, geometry in GEOMETRIES.items():

@@ -1,6 +1,7 @@
 """One training step over several devices is the step on one, by the engines that each backend
 has."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -75,3 +76,15 @@ def test_tensorflow_mirrored_on_two_devices(single, tmp_path):
 @pytest.mark.torch_backend
 def test_torch_in_two_processes(single, tmp_path):
     assert_same_step(weights(tmp_path, "ddp", number_of_processes=2), single)
+
+
+@pytest.mark.jax_backend
+def test_a_kernel_that_is_divided_along_the_signal():
+    """`Patchify` by `"matmul"` gathers nothing; `Unpatchify` gathers its kernel, but no signal."""
+    code = "import division_worker as d, json; print(json.dumps(d.divided_kernels()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, text=True, check=True
+    )
+    gathered = json.loads(done.stdout.splitlines()[-1])
+    assert gathered["patchify"] == 0
+    assert gathered["unpatchify"] <= 4 * 4 * 16 * 32
