@@ -18,12 +18,17 @@ from typing import Any
 
 import keras
 
+from keras_unpatchify._patch_layer import CONSTRAINTS, REGULARIZERS
+
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 TRANSPOSED = (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
+
+# What a converted layer has its own of.
+COPIED = ("activation", *REGULARIZERS, *CONSTRAINTS)
 
 
 def conv_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -84,16 +89,24 @@ def _arguments(layer, input_axis):
         "stride": layer.strides,
         "bias": layer.use_bias,
         "weight_init": layer.kernel_initializer,
-        "activation": layer.activation,
-        "kernel_regularizer": layer.kernel_regularizer,
-        "bias_regularizer": layer.bias_regularizer,
-        "activity_regularizer": layer.activity_regularizer,
-        "kernel_constraint": layer.kernel_constraint,
-        "bias_constraint": layer.bias_constraint,
+        **{name: _copy(getattr(layer, name)) for name in COPIED},
         "name": layer.name,
         "dtype": layer.dtype_policy,
         "trainable": layer.trainable,
     }
+
+
+def _copy(x):
+    """The same anew, with weights of its own, if its config says how to make it."""
+    bases = (keras.regularizers.Regularizer, keras.constraints.Constraint)
+    config = getattr(type(x), "get_config", None)
+    if config in (None, *(base.get_config for base in bases)):
+        return x  # such as a function
+    copy = type(x).from_config(x.get_config())
+    if getattr(x, "built", False):  # a layer as activation
+        copy.build_from_config(x.get_build_config())
+        copy.set_weights(x.get_weights())
+    return copy
 
 
 def _crops(layer):

@@ -196,7 +196,10 @@ NAMES = ("default", "zeros", "fan_in", "glorot", "unit_variance")
 
 
 def check(weight_init: Any) -> Any:
-    """`weight_init` as one of `NAMES`, or as an initializer with a seed of its own."""
+    """`weight_init` as one of `NAMES`, or as an initializer.
+
+    Keras's initializers without a seed would draw the same for two layers, so each gets a copy.
+    """
     if isinstance(weight_init, str) and weight_init in NAMES:
         return weight_init
     try:
@@ -208,11 +211,10 @@ def check(weight_init: Any) -> Any:
             f"`weight_init` must be one of {', '.join(map(repr, NAMES))}, or a Keras initializer "
             f"or its name. Received: weight_init={weight_init!r} ({error})"
         ) from error
-    return (
-        initializer.clone()
-        if isinstance(initializer, keras.initializers.Initializer)
-        else initializer
-    )
+    ours_or_keras = type(initializer).__module__.startswith(("keras.", "keras_unpatchify."))
+    if ours_or_keras and hasattr(initializer, "seed") and initializer.get_config()["seed"] is None:
+        return initializer.clone()
+    return initializer
 
 
 def kernel_and_bias(weight_init: Any, kernel: Kernel) -> tuple[Any, Any]:
