@@ -35,7 +35,13 @@ def is_module(source: Any) -> bool:
 
 def find(source: Any, prefix: str) -> Found:
     """The only convolution or Linear of a PyTorch module under the prefix."""
-    nn, modules, factors = sys.modules["torch"].nn, [], []
+    torch, modules, factors = sys.modules["torch"], [], []
+    if isinstance(source, torch.jit.ScriptModule):
+        raise ValueError(
+            "`source` must be a module whose classes are known. Received: a scripted module, which "
+            "hides them. Pass its `state_dict()`."
+        )
+    nn = torch.nn
     for name, module in source.named_modules():
         path = f"{name}." if name else ""
         if not path.startswith(prefix):

@@ -17,6 +17,9 @@ SPELLINGS = (
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
 
+# What a state dict has beside a weight that is computed from others, by pruning or a norm.
+COMPUTED = ("weight_mask", "weight_u", "parametrizations.weight.original")
+
 Names = dict[str, tuple[str, ...]]
 
 
@@ -42,10 +45,13 @@ def open_source(source: Any, prefix: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # of a dozen kinds, for a file that is cut short or holds code
+        holds = "numbers that NumPy has no dtype for, such as float8"
+        if "'float8" not in str(error):
+            holds = "other objects and you trust it"
         raise ValueError(
             "`source` must be a complete file that holds only named tensors. "
             f"Received: source={str(source)!r} ({type(error).__name__}). "
-            "Fetch it again. If it holds other objects and you trust it, load it yourself, and "
+            f"Fetch it again. If it holds {holds}, load it yourself, and "
             "pass a mapping of names to arrays."
         ) from error
 
@@ -75,8 +81,15 @@ READERS = {
 }
 
 
-def as_array(x: Any) -> np.ndarray:
+def as_array(name: str, x: Any) -> np.ndarray:
     """An array or tensor as a NumPy array of the same dtype."""
+    lazy = "Uninitialized" in type(x).__name__
+    if lazy or getattr(x, "is_meta", False):
+        kind = "of a lazy module, which was not called yet" if lazy else "on the meta device"
+        raise ValueError(
+            f"The tensors of `source` must have values. Received: {name!r} {kind}. "
+            "Load a checkpoint into the module first, or pass the checkpoint itself."
+        )
     x = x.detach().cpu() if hasattr(x, "detach") else x
     try:
         return np.asarray(x)
@@ -105,6 +118,11 @@ def wrong_names(entries: Mapping[str, Any], prefix: str, names: Names) -> Iterat
     present = [name for name in entries if name.startswith(prefix)]
     yield from (f"{name!r} is missing" for name in expected if name not in entries)
     yield from (f"{name!r} is unexpected" for name in present if name not in expected)
+    if any(name.endswith(COMPUTED) for name in present):
+        yield (
+            "the weight is computed from others: call `prune.remove`, `remove_spectral_norm` or "
+            "`parametrize.remove_parametrizations` of `torch.nn.utils` first"
+        )
 
 
 def wrong_magnitude(names: tuple[str, str], arrays: Mapping[str, np.ndarray]) -> Iterator[str]:

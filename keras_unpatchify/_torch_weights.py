@@ -86,7 +86,7 @@ def load_torch_weights(
     entries = _torch_sources.open_source(state, prefix)
     names = _torch_sources.names_of(entries, paths, layer.use_bias)
     present = [name for kind in names for name in names[kind] if name in entries]
-    arrays = {name: _torch_sources.as_array(entries[name]) for name in present}
+    arrays = {name: _torch_sources.as_array(name, entries[name]) for name in present}
 
     weight = arrays.get(names["weight"][-1])
     layout = _torch_layouts.name_of(matching, weight, layer.data_dim)
