@@ -43,7 +43,7 @@ def make_axes(
 
 def per_axis(name: str, value: PerAxis, data_dim: int) -> tuple[int, ...]:
     """A positive int, or one per axis, as a tuple with one int per axis."""
-    entries = _entries(value, data_dim)
+    entries = _listed(value, data_dim)
     if len(entries) != data_dim or not all(map(_is_positive, entries)):
         raise ValueError(
             f"`{name}` must be a positive integer, or {data_dim} of them, one per axis. "
@@ -56,22 +56,27 @@ def _paddings(padding: Any, patch: Sequence[int], stride: Sequence[int]) -> tupl
     """The padding of each axis: a word, or a pair `(before, after)`."""
     if isinstance(padding, str) and padding in WORDS:
         return (padding,) * len(patch)
-    entries = _entries(padding, len(patch))
+    entries = _listed(padding, len(patch))
     pairs = [entry if isinstance(entry, (tuple, list)) else (entry, entry) for entry in entries]
     if len(pairs) != len(patch) or not all(map(_is_padding, pairs, patch, stride)):
         raise ValueError(
             "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair "
-            "(before, after), where 0 <= before < patch and -stride < after < patch. "
+            "(before, after), where 0 <= before < patch and -stride < after < patch. In 1D, 4 "
+            "before and 0 after are ((4, 0),); in 2D, (4, 0) is 4 and 4, then 0 and 0. "
             f"Received: padding={padding!r}, with patch_size={tuple(patch)} and "
             f"stride={tuple(stride)}"
         )
     return tuple((_constant(before), _constant(after)) for before, after in pairs)
 
 
-def _entries(value: Any, data_dim: int) -> tuple[Any, ...]:
-    """One entry per axis: those of a sequence or an array, or the same for each axis."""
+def _listed(value: Any, data_dim: int) -> tuple[Any, ...]:
+    """One entry per axis: those of a sequence, an array or a shape, or the same for each axis."""
     value = value.tolist() if hasattr(value, "tolist") else value
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * data_dim
+    return tuple(value) if _is_sequence(value) else (value,) * data_dim
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) or hasattr(value, "as_list")  # a TensorShape
 
 
 def _is_padding(pair: Sequence[Any], patch: int, stride: int) -> bool:
@@ -107,15 +112,15 @@ def one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
 
 def spatial_ints(output_spatial_shape: Sequence[int], data_dim: int) -> tuple[int, ...]:
     """The argument `output_spatial_shape` as a tuple of ints, one per axis."""
-    is_sequence = isinstance(output_spatial_shape, (tuple, list))
-    entries = output_spatial_shape if is_sequence else ()
-    if len(entries) != data_dim or not all(map(_is_int, entries)):
+    sizes = tuple(output_spatial_shape) if _is_sequence(output_spatial_shape) else ()
+    if len(sizes) != data_dim or not all(map(_is_int, sizes)):
         raise ValueError(
             f"`output_spatial_shape` must hold {data_dim} Python integers, one per axis. "
             f"Received: output_spatial_shape={described(output_spatial_shape)}. "
-            "Pass a tuple of ints, or `like=tensor` for the size of a tensor."
+            "Pass a tuple of ints, or `like=tensor` for the size of a tensor. (Within a "
+            "`keras.RematScope`, ints arrive as tensors: pass `like` there.)"
         )
-    return tuple(map(int, entries))
+    return tuple(map(int, sizes))
 
 
 def grid_shape(axes: Sequence[Axis], size: Sequence[Size]) -> Shape:
@@ -149,7 +154,7 @@ def spatial_shape(
     if output_spatial_shape is None:
         return tuple(None if n is None else axis.size(n) for axis, n in zip(axes, grid))
     size = tuple(output_spatial_shape)
-    if any(is_static(n) and not low <= n <= high for n, (low, high) in zip(size, ranges)):
+    if len(size) != len(axes) or any(map(_differs, axes, grid, size)):
         allowed = ", ".join(f"{low} to {high}" for low, high in ranges)
         raise ValueError(
             "`output_spatial_shape`, or the spatial shape of `like`, must be a size that "
@@ -158,6 +163,14 @@ def spatial_shape(
             "(patch, stride, padding). Use those of your `Patchify`, as `from_patchify` does."
         )
     return size
+
+
+def _differs(axis: Axis, grid: Size, size: Size) -> bool:
+    """Whether a signal is known to have another grid."""
+    if grid is None or size is None:
+        return False
+    difference = axis.grid(size) - grid
+    return (is_static(size) and size < 1) or (is_static(difference) and difference != 0)
 
 
 def _size_range(axis: Axis, grid: Size) -> tuple[int | float, int | float]:
@@ -185,8 +198,8 @@ def check_input(
 ) -> None:
     """Checks the shape of an input, `(batch, *axes, channels)`.
 
-    `features=None` takes any number of channels, if it is known. The remedies end the errors for
-    a wrong number of axes and of channels.
+    `features=None` takes any number of channels, if it is known; with a number, it need not be.
+    The remedies end the errors for a wrong number of axes and of channels.
     """
     if len(shape) != axes + 2:
         raise RankError(
@@ -198,14 +211,14 @@ def check_input(
             "The input's channels, its last axis, must be known and at least 1. "
             f"Received: shape={as_text(shape)}"
         )
-    if features is not None and shape[-1] != features:
+    if features is not None and is_static(shape[-1]) and shape[-1] != features:
         raise ValueError(
             f"The input must have {features} channels on its last axis. "
             f"Received: shape={as_text(shape)}. {channels_remedy}"
         )
 
 
-def as_shape(shape: Sequence[int | None]) -> Shape:
+def as_shape(shape: Any) -> Shape:
     """A shape as a tuple of ints and `None`."""
     readable = hasattr(shape, "__iter__") and not isinstance(shape, (str, dict))
     if not readable or not all(n is None or (_is_int(n) and n >= 0) for n in shape):

@@ -69,9 +69,8 @@ class Problem(NamedTuple):
 # benchmarks/README.md says what was measured.
 TENSORFLOW, JAX, BOTH = ("tensorflow",), ("jax",), ("torch", "tensorflow")
 AUTO: tuple[tuple[str, tuple[str, ...], Callable[[Problem], bool]], ...] = (
-    # PyTorch refuses some gradients of convolutions of one token channel.
     # TensorFlow leaves some gradients unset where there are gaps.
-    ("matmul", BOTH, lambda p: p.token == 1 or p.gaps),
+    ("matmul", BOTH, lambda p: p.gaps),
     ("conv_transpose", TENSORFLOW, lambda p: p.small or p.tensorflow_convolves),
     ("subpixel", TENSORFLOW, lambda p: p.to_tokens and not p.overlapping),
     ("subpixel", BOTH, lambda p: p.cells_pay),

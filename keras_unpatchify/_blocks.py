@@ -8,6 +8,7 @@ Neither merges two axes of the grid, two of the signal, or one of these with the
 channels. So a signal that is divided over devices along any axis stays divided.
 """
 
+import numpy as np
 from keras import ops
 
 from keras_unpatchify import _tensors
@@ -17,9 +18,11 @@ from keras_unpatchify._sizes import Edge, is_constant
 def patches_of(x, axes):
     """(batch, *size, signal) -> (batch, *grid, *patch, signal), along the longest axis first."""
     d, order = len(axes), longest_first(axes)
+    each = _tensors.jax_runs_each_operation(x)
     for n, i in enumerate(order):
+        windows = _gathered_windows if each and axes[i].blocks > 1 else _windows
         # of the axes before, those that are done are two by now
-        x = _windows(x, 1 + i + sum(j < i for j in order[:n]), axes[i])
+        x = windows(x, 1 + i + sum(j < i for j in order[:n]), axes[i])
     # (batch, *(grid, patch), signal)
     order = (0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2), 1 + 2 * d)
     return x if d == 1 else ops.transpose(x, order)
@@ -37,6 +40,29 @@ def _windows(x, place, axis):
         block = Edge((0, 0), (0, axis.stride - width), width)
         blocks.append(_tensors.fit(cells, {place: used, place + 1: block}))
     return _tensors.side_by_side(blocks, place + 1)
+
+
+def _gathered_windows(x, place, axis):
+    """The same in few operations, however many blocks there are."""
+    start = np.arange(axis.grid)[:, None] * axis.stride - axis.reach[0]
+    position = start + np.arange(axis.patch)
+    return _tensors.take(x, np.where(position < axis.size, position, -1), place)
+
+
+def gathered_sum_of(patches, axes):
+    """(batch, *grid, *patch, signal) -> (batch, *size, signal): `sum_of` in few operations."""
+    for i, axis in enumerate(axes):
+        # (batch, *size, grid, ..., patch, ..., signal): those of this axis become one
+        y = ops.moveaxis(patches, 1 + len(axes), 2 + i)
+        y = _tensors.reshape_at(y, 1 + i, 2, (axis.grid * axis.patch,))
+        # the patches that may cover a position, and where it lies in each
+        position = np.arange(axis.size)[:, None] + axis.reach[0]
+        token = position // axis.stride - np.arange(axis.blocks)
+        inside = position - token * axis.stride
+        covers = (token >= 0) & (token < axis.grid) & (inside < axis.patch)
+        y = _tensors.take(y, np.where(covers, token * axis.patch + inside, -1), 1 + i)
+        patches = ops.sum(_tensors.cast(y, _tensors.dtype_of_sums(y)), 2 + i)
+    return patches
 
 
 def in_blocks(array, axes, place):

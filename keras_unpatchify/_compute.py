@@ -7,8 +7,8 @@ from keras import ops
 
 from keras_unpatchify import _arguments, _auto
 from keras_unpatchify._lowerings import LOWERINGS
-from keras_unpatchify._sizes import Axis, Extent, Shape, Size, is_static
-from keras_unpatchify._tensors import Tensor, cast, device_of, shape_of
+from keras_unpatchify._sizes import Axis, Extent, Shape, Size
+from keras_unpatchify._tensors import Tensor, add_bias, cast, device_of, shape_of
 
 
 def tokens(
@@ -20,7 +20,7 @@ def tokens(
     extents = [axis.of_signal(n) for axis, n in zip(axes, size)]
     name = _lowering(implementation, x, batch, kernel, extents, to_tokens=True)
     y = LOWERINGS[name].tokens(x, kernel, extents)
-    return cast(y if bias is None else _add_bias(y, bias), x.dtype)
+    return cast(y if bias is None else add_bias(y, bias), x.dtype)
 
 
 def signal(
@@ -41,13 +41,16 @@ def signal(
     else:
         extents = [axis.of_grid(n, m) for axis, n, m in zip(axes, grid, size)]
         x = _compare_grid(x, axes, grid, size)
+    averages = overlap == "mean" and any(axis.blocks > 1 for axis in extents)
+    if averages and keras.backend.standardize_dtype(x.dtype) == "float16":
+        implementation = "matmul"  # it alone adds up in float32, where no sum overflows
     name = _lowering(implementation, x, batch, kernel, extents, to_tokens=False)
     patch_bias = _patch_bias(bias, name, extents)
     y = LOWERINGS[name].signal(x, kernel, patch_bias, extents)
-    if overlap == "mean" and any(axis.blocks > 1 for axis in extents):
+    if averages:
         y = y / cast(_coverage(extents), y.dtype)
     if bias is not None and patch_bias is None:
-        y = _add_bias(y, bias)
+        y = add_bias(y, bias)
     return cast(y, x.dtype)
 
 
@@ -70,17 +73,12 @@ def _lowering(
 
 def _compare_grid(x: Tensor, axes: Sequence[Axis], grid: Shape, size: Shape) -> Tensor:
     """Lets the backend compare the grid with that of the size at run time, if one is unknown."""
-    if all(map(is_static, (*grid, *size))):
+    if not any(map(keras.ops.is_tensor, (*grid, *size))):
         return x
     expected = [axis.grid(n) for axis, n in zip(axes, size)]
     with keras.name_scope("output_spatial_shape_must_be_patched_into_this_grid"):
         # nothing is added, but only if the axes agree
         return ops.concatenate([x, ops.zeros((0, *expected, x.shape[-1]), x.dtype)], axis=0)
-
-
-def _add_bias(y: Tensor, bias: Tensor) -> Tensor:
-    # Unlike `+`, this lets TensorFlow add the bias in the same pass as the convolution.
-    return ops.add(y, cast(bias, y.dtype))
 
 
 def _patch_bias(bias: Tensor | None, name: str, axes: Sequence[Extent]) -> Tensor | None:
@@ -95,8 +93,8 @@ def _patch_bias(bias: Tensor | None, name: str, axes: Sequence[Extent]) -> Tenso
 
 
 def _coverage(axes: Sequence[Extent]) -> Tensor:
-    """How many patches cover each position, at least 1: (*size, 1)."""
-    coverage = ops.ones((1,), "float32")
+    """How many patches cover each position, at least 1: (1, *size, 1)."""
+    coverage = ops.ones((1,) * (len(axes) + 2), "float32")
     for i, axis in enumerate(axes):
         # after the first patch begins, and some strides more, so that no number is negative
         more = axis.blocks + 1
@@ -104,5 +102,5 @@ def _coverage(axes: Sequence[Extent]) -> Tensor:
         last = ops.minimum(position // axis.stride - more, axis.grid - 1)
         before_first = ops.maximum((position - axis.patch) // axis.stride - more, -1)
         count = ops.cast(ops.maximum(last - before_first, 1), "float32")
-        coverage = coverage * ops.reshape(count, (-1, *(1,) * (len(axes) - i)))
+        coverage = coverage * ops.reshape(count, (*(1,) * (1 + i), -1, *(1,) * (len(axes) - i)))
     return coverage

@@ -97,6 +97,10 @@ def matmul_signal(x, kernel, bias, axes):
 
 def _sum_of_patches(x, kernel, bias, axes):
     """The same in one round."""
+    overlapping = any(axis.blocks > 1 for axis in axes)
+    if overlapping and _tensors.jax_runs_each_operation(x, kernel):
+        (patches,) = _tensors.blocks_of_tokens(x, [kernel], [] if bias is None else [bias])
+        return _blocks.gathered_sum_of(patches, axes)
     kernels = _blocks.in_blocks(kernel, axes, 0)
     biases = [] if bias is None else _blocks.in_blocks(bias, axes, 0)
     return _blocks.sum_of(_tensors.blocks_of_tokens(x, kernels, biases), axes)

@@ -8,7 +8,7 @@ import keras
 from keras_unpatchify import _arguments, initializers
 from keras_unpatchify._arguments import Implementation, Padding, PerAxis
 from keras_unpatchify._sizes import Shape
-from keras_unpatchify._tensors import Tensor
+from keras_unpatchify._tensors import Tensor, as_tensor
 
 REQUIRED = ("in_features", "out_features", "data_dim", "patch_size")
 # Arguments that a config has as they are.
@@ -18,14 +18,19 @@ CONSTRAINTS = ("kernel_constraint", "bias_constraint")
 
 # What other layers call the arguments, those of Keras and of PyTorch.
 OTHER_NAMES = {
-    "filters": "out_features",
-    "kernel_size": "patch_size",
-    "strides": "stride",
-    "use_bias": "bias",
-    "kernel_initializer": "weight_init",
-    "bias_initializer": "weight_init",
-    "in_channels": "in_features",
-    "out_channels": "out_features",
+    "filters": "is called `out_features` here",
+    "units": "is called `out_features` here",
+    "kernel_size": "is called `patch_size` here",
+    "strides": "is called `stride` here",
+    "use_bias": "is called `bias` here",
+    "kernel_initializer": "is called `weight_init` here",
+    "bias_initializer": "is not an argument here: assign to `layer.bias` after the layer is built",
+    "in_channels": "is called `in_features` here",
+    "out_channels": "is called `out_features` here",
+    "data_format": "is 'channels_last' here: move the channels with `keras.ops.moveaxis`",
+    "dilation_rate": "is 1 here: use a convolution of Keras",
+    "groups": "is 1 here: use a convolution of Keras",
+    "output_padding": "is a part of `padding` here: padding=((n, n - output_padding), ...)",
 }
 
 
@@ -61,9 +66,7 @@ class PatchLayer(keras.layers.Layer):
         **kwargs: Any,
     ):
         for name in OTHER_NAMES.keys() & kwargs.keys():
-            raise ValueError(
-                f"`{name}` is called `{OTHER_NAMES[name]}` here. Received: {name}={kwargs[name]!r}"
-            )
+            raise ValueError(f"`{name}` {OTHER_NAMES[name]}. Received: {name}={kwargs[name]!r}")
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if in_features is not None:
             in_features = _arguments.positive_int("in_features", in_features)
@@ -114,6 +117,7 @@ class PatchLayer(keras.layers.Layer):
             name="kernel",
             shape=kernel_shape,
             initializer=kernel_initializer,
+            autocast=False,  # to another layer's dtype, if that calls `call`
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
@@ -122,6 +126,7 @@ class PatchLayer(keras.layers.Layer):
                 name="bias",
                 shape=self._bias_shape(),
                 initializer=bias_initializer,
+                autocast=False,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
@@ -132,21 +137,27 @@ class PatchLayer(keras.layers.Layer):
     def _bias_shape(self) -> Shape:
         return (self.out_features,)
 
-    def _check_dtype(self, dtype: Any) -> None:
-        if "complex" in str(dtype):
+    def _check_tensor(self, x: Tensor) -> None:
+        if "Ragged" in type(x).__name__:
             raise ValueError(
-                f"The input must be real. Received: dtype={dtype}. Pass the two parts as channels."
+                f"The input must be dense. Received: a {type(x).__name__}. Call its `to_tensor()`, "
+                "or batch signals of one size."
+            )
+        if "complex" in str(x.dtype):
+            raise ValueError(
+                f"The input must be real. Received: dtype={x.dtype}. Pass the two parts as "
+                "channels."
             )
 
     def _as_input(self, x: Tensor) -> Tensor:
         """The input in the dtype to compute in; integers, such as pixels, are converted."""
-        self._check_dtype(x.dtype)
-        return keras.ops.cast(x, self.compute_dtype)
+        self._check_tensor(x)
+        return as_tensor(x, self.compute_dtype)
 
     def _weights(self) -> tuple[Tensor, Tensor | None]:
-        """The kernel and the bias as tensors."""
-        bias = None if self.bias is None else keras.ops.convert_to_tensor(self.bias)
-        return keras.ops.convert_to_tensor(self.kernel), bias
+        """The kernel and the bias as tensors in the dtype to compute in."""
+        bias = None if self.bias is None else as_tensor(self.bias, self.compute_dtype)
+        return as_tensor(self.kernel, self.compute_dtype), bias
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""

@@ -7,7 +7,7 @@ import keras
 from keras_unpatchify import _arguments, _compute, _from_keras, ops
 from keras_unpatchify._patch_layer import PatchLayer
 from keras_unpatchify._sizes import Shape
-from keras_unpatchify._tensors import Tensor
+from keras_unpatchify._tensors import Tensor, with_channels
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
@@ -98,7 +98,7 @@ class Patchify(PatchLayer):
     def build(self, input_shape: Shape) -> None:
         """Creates the kernel and the bias."""
         self.compute_output_shape(input_shape)  # checks it
-        self._create_weights(input_shape[-1])
+        self._create_weights(self.channels or input_shape[-1])
 
     def _kernel_shape(self, in_features: int | None) -> Shape:
         return (*self.patch_size, in_features, self.out_features)
@@ -115,12 +115,13 @@ class Patchify(PatchLayer):
 
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """The symbolic output of a symbolic input."""
-        self._check_dtype(x.dtype)
+        self._check_tensor(x)
         return keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
 
     def call(self, x: Tensor) -> Tensor:
         """Tokens of the signal `x`."""
         x = self._as_input(x)
         _arguments.check_input(x.shape, self.data_dim, self.channels)
+        x = with_channels(x, self.channels)
         y = _compute.tokens(x, *self._weights(), self.axes, self.implementation)
         return self.activation(ops.to_sequence(y) if self.sequence else y)

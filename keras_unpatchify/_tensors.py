@@ -7,9 +7,11 @@ in speed, is handled here. Only which lowering "auto" takes also depends on it (
 import functools
 import itertools
 import math
+import sys
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_unpatchify._sizes import Size, is_constant, is_static
@@ -38,6 +40,11 @@ def batch_of(x: Any, *more: Size) -> Size:
     return -1 if others_known and (not is_static(batch) or batch == 1) else batch
 
 
+def with_channels(x, channels):
+    """The tensor with the size of its last axis known, which a graph of TensorFlow may not know."""
+    return x if x.shape[-1] is not None else reshape(x, (*shape_of(x)[:-1], channels))
+
+
 def device_of(x):
     """`"cpu"`, or `"gpu"` for any accelerator.
 
@@ -45,8 +52,7 @@ def device_of(x):
     """
     if keras.backend.backend() != "torch":
         return _best_device()
-    device = getattr(x, "device", None)  # symbolic tensors have none
-    return "cpu" if device is None or device.type == "cpu" else "gpu"
+    return "cpu" if x.device.type == "cpu" else "gpu"
 
 
 @functools.cache
@@ -58,9 +64,20 @@ def _best_device():
 
 def jax_compiles(*xs):
     """Whether jax is tracing with one of these tensors, as under `jax.jit`."""
-    if any(isinstance(x, keras.KerasTensor) for x in xs):
-        return False  # they have shapes only
-    return keras.backend.backend() == "jax" and not all(hasattr(x, "block_until_ready") for x in xs)
+    return keras.backend.backend() == "jax" and not all(map(_is_concrete, xs))
+
+
+def jax_runs_each_operation(*xs):
+    """Whether jax compiles each operation on these tensors by itself, as outside of `jax.jit`."""
+    return keras.backend.backend() == "jax" and all(map(_is_concrete, xs))
+
+
+def _is_concrete(x):
+    """Whether an array of jax has values, also where it is differentiated or mapped."""
+    for inner in ("primal", "val"):
+        if hasattr(x, inner):
+            return _is_concrete(getattr(x, inner))
+    return isinstance(x, np.ndarray) or hasattr(x, "block_until_ready")
 
 
 def reshape(x, shape):
@@ -73,6 +90,21 @@ def reshape_at(x, place, number, sizes):
     """The tensor with a number of its axes, from a place of the shape on, in other sizes."""
     shape = shape_of(x)
     return reshape(x, (batch_of(x), *shape[1:place], *sizes, *shape[place + number :]))
+
+
+def as_tensor(x: Any, dtype: Any) -> Any:
+    """A tensor, an array or a variable as a tensor of the dtype."""
+    x = ops.convert_to_tensor(x)
+    return x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)
+
+
+def add_bias(y, bias):
+    """The tensor plus a bias for each channel."""
+    bias = cast(bias, y.dtype)
+    if keras.backend.backend() == "tensorflow":
+        return ops.add(y, bias)  # in the same pass as a convolution
+    # `ops.add` rounds float64 on torch; jax may be told to add equal ranks only
+    return y + reshape(bias, (*(1,) * (len(y.shape) - 1), -1))
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -141,11 +173,14 @@ def _product(x, matrix, transposed=False):
 
 def convolution(x, kernel, strides, grid, padding="valid"):
     """(batch, *size, signal) -> (batch, *grid, token)."""
-    y = _native(ops.conv, x, kernel, strides, padding)
+    token = kernel.shape[-1]
+    y = _native(ops.conv, x, _two_tokens(kernel), strides, padding)
+    if y.shape[-1] != token:
+        y = y[..., :token]
     if x.shape[0]:
         return y
     # TensorFlow returns an empty batch unchanged.
-    return reshape(y, (batch_of(y, *grid), *grid, kernel.shape[-1]))
+    return reshape(y, (batch_of(y, *grid), *grid, token))
 
 
 def crops_itself(axis):
@@ -164,15 +199,23 @@ def transposed_convolution(x, kernel, strides, padding="valid"):
         ends = [((n - 1) // 2, n // 2) for n in kernel.shape[:-2]]
         x, padding = pad(x, [(0, 0), *ends, (0, 0)]), "same"
     output_padding = 0 if padding == "valid" else None
+    x, kernel = _two_tokens(x), _two_tokens(kernel)
     return _native(ops.conv_transpose, x, kernel, strides, padding, output_padding)
 
 
 def _native(convolve, x, *arguments):
     """A convolution of the backend."""
-    if keras.backend.backend() != "torch" or isinstance(x, keras.KerasTensor):
+    if keras.backend.backend() != "torch":
         return convolve(x, *arguments, data_format="channels_last")
     # Of a view with the channels first, Keras copies nothing, and `torch.vmap` maps it.
     return convolve(x.movedim(-1, 1), *arguments, data_format="channels_first").movedim(1, -1)
+
+
+def _two_tokens(x):
+    """A second token channel, of zeros: without it, torch refuses some gradients of the kernel."""
+    if keras.backend.backend() != "torch" or x.shape[-1] > 1:
+        return x
+    return pad(x, [*((0, 0) for _ in x.shape[1:]), (0, 1)])
 
 
 def side_by_side(xs, axis):
@@ -205,6 +248,13 @@ def in_rounds(x, rounds, axis):
     return ops.moveaxis(reshape(x, (*before, part, rounds, *after)), len(before) + 1, 0)
 
 
+def take(x, places, axis):
+    """The numbers at these places along an axis, which becomes the axes of `places`; -1 is zero."""
+    zero = [(0, 0)] * len(x.shape)
+    zero[axis] = 0, 1
+    return ops.take(pad(x, zero), np.where(places < 0, x.shape[axis], places), axis)
+
+
 def fit(x, edges):
     """The tensor with the zeros and cuts of `edges`, which has an `Edge` for some of its axes."""
     zeros = [edges[i].zeros if i in edges else (0, 0) for i in range(len(x.shape))]
@@ -226,9 +276,21 @@ def _cut(x, edges, lengths, constant=True):
         # The gradient of `ops.slice` on jax gathers a divided axis.
         cuts = [edges[i].cuts if i in edges else (0, 0) for i in axes]
         return x[tuple(slice(front, -back or None) for front, back in cuts)]
+    if not all(_fits(length, x.shape[i]) for i, length in lengths.items()):
+        for i, length in lengths.items():
+            x = ops.take(x, ops.arange(0, length, dtype="int32") + edges[i].cuts[0], i)
+        return x
     # TensorFlow's gradient of a plain slice takes as long as the rest of a training step.
     start = [edges[i].cuts[0] if i in edges else 0 for i in axes]
     return ops.slice(x, start, [lengths.get(i, n) for i, n in enumerate(shape_of(x))])
+
+
+def _fits(length, size):
+    """Whether a slice is known to fit, which jax's export may be unable to decide."""
+    try:
+        return keras.backend.backend() != "jax" or length <= size
+    except Exception:  # its name differs between versions of jax
+        return False
 
 
 def pad(x, zeros):
@@ -238,12 +300,5 @@ def pad(x, zeros):
     if keras.backend.backend() != "torch":
         return ops.pad(x, zeros)
     # `ops.pad` numbers its calls, and PyTorch's compiler compiles again for each number.
-    for axis, ends in enumerate(zeros):
-        if any(ends):
-            shape = shape_of(x)
-            before, after = (
-                [ops.zeros((*shape[:axis], n, *shape[axis + 1 :]), x.dtype)] if n else []
-                for n in ends
-            )
-            x = ops.concatenate([*before, x, *after], axis)
-    return x
+    ends = [n for pair in reversed(zeros) for n in pair]
+    return sys.modules["torch"].nn.functional.pad(x, ends)

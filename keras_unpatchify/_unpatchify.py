@@ -10,7 +10,7 @@ from keras_unpatchify._arguments import Implementation, Overlap, Padding, PerAxi
 from keras_unpatchify._patch_layer import PatchLayer
 from keras_unpatchify._patchify import Patchify
 from keras_unpatchify._sizes import Shape
-from keras_unpatchify._tensors import Tensor
+from keras_unpatchify._tensors import Tensor, with_channels
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
@@ -196,8 +196,8 @@ class Unpatchify(PatchLayer):
 
     def build(self, x_shape: Shape, like_shape: Shape | None = None) -> None:
         """Creates the kernel and the bias."""
-        self.compute_output_shape(x_shape, like_shape)  # checks them
-        self._create_weights(x_shape[-1])
+        self.compute_output_shape(x_shape)  # checks it; a call checks `like`
+        self._create_weights(self.channels or x_shape[-1])
 
     def _kernel_shape(self, in_features: int | None) -> Shape:
         return (*self.patch_size, self.out_features, in_features)
@@ -206,8 +206,17 @@ class Unpatchify(PatchLayer):
         patch = self.patch_size if self.use_bias == "patch" else ()
         return (*patch, *super()._bias_shape())
 
-    def compute_output_shape(self, x_shape: Shape, like_shape: Shape | None = None) -> Shape:
-        """The shape of the signal of tokens, of the default size or that of `like`."""
+    def compute_output_shape(
+        self,
+        x_shape: Shape | None = None,
+        like_shape: Shape | None = None,
+        input_shape: Shape | None = None,
+    ) -> Shape:
+        """The shape of the signal of tokens, of the default size or that of `like`.
+
+        `input_shape` is another name of `x_shape`, that of Keras's layers.
+        """
+        x_shape = _arguments.as_shape(input_shape if x_shape is None else x_shape)
         size: Shape | None = None if like_shape is None else tuple(like_shape)[1:-1]
         if self.sequence and self.data_dim > 1 and size is None:
             size = (None,) * self.data_dim  # not known before the layer is called
@@ -220,12 +229,11 @@ class Unpatchify(PatchLayer):
         like: keras.KerasTensor | None = None,
     ) -> keras.KerasTensor:
         """The symbolic output of a symbolic input."""
-        self._check_dtype(x.dtype)
+        self._check_tensor(x)
         size = self._requested(output_spatial_shape, like, lambda tensor: tensor.shape)
         return keras.KerasTensor(self._output_shape(x.shape, size), dtype=self.compute_dtype)
 
     def _output_shape(self, x_shape: Shape, output_spatial_shape: Shape | None) -> Shape:
-        x_shape = _arguments.as_shape(x_shape)
         grid = self._grid(x_shape, output_spatial_shape)
         size = _arguments.spatial_shape(self.axes, grid, output_spatial_shape)
         shape = (x_shape[0], *size, self.out_features)
@@ -295,6 +303,7 @@ class Unpatchify(PatchLayer):
         grid = self._grid(keras.ops.shape(x), size)
         if self.sequence:
             x = ops.to_grid(x, grid)
+        x = with_channels(x, self.channels)
         kernel, bias = self._weights()
         y = _compute.signal(x, kernel, bias, self.axes, size, self.overlap, self.implementation)
         return self.activation(y)

@@ -3,17 +3,22 @@
 Both take a kernel of the same shape, `(*patch, signal, token)`: the axes of the patch, then the
 number of channels of the signal, then that of a token. `to_sequence` and `to_grid` turn tokens on a
 grid into a sequence and back.
+
+All four take symbolic tensors, as nodes of a functional model. A constant kernel is saved with the
+model, in its config: about 20 bytes for each number. Of different dtypes, `x` and `kernel` give the
+`result_type` of Keras.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
 from keras_unpatchify import _arguments, _compute
 from keras_unpatchify._arguments import Implementation, Overlap, Padding, PerAxis
-from keras_unpatchify._sizes import Axis, Shape, Size
-from keras_unpatchify._tensors import Tensor, batch_of, shape_of
+from keras_unpatchify._sizes import Axis, Shape, Size, is_static
+from keras_unpatchify._tensors import Tensor, as_tensor, batch_of, shape_of, with_channels
 
 __all__ = ["patchify", "to_grid", "to_sequence", "unpatchify"]
 
@@ -44,11 +49,14 @@ def patchify(
     Raises:
         ValueError: if arguments and shapes do not fit, before anything is computed.
     """
-    axes = _axes(kernel, stride, padding, implementation)
-    *_, signal, token = kernel.shape
-    _check_bias(bias, [(token,)])
-    x, kernel, bias = _tensors(x, kernel, bias)
-    _check_input(x, kernel, signal)
+    arguments: dict[str, Any] = {
+        "stride": stride,
+        "padding": padding,
+        "implementation": implementation,
+    }
+    if _are_symbolic(x, kernel, bias):
+        return _Function("patchify", arguments)(x, kernel, bias)
+    x, kernel, bias, axes = _checked(x, kernel, bias, True, **arguments)
     return _compute.tokens(x, kernel, bias, axes, implementation)
 
 
@@ -85,56 +93,156 @@ def unpatchify(
     Raises:
         ValueError: if arguments and shapes do not fit, before anything is computed.
     """
-    axes = _axes(kernel, stride, padding, implementation)
-    *patch, signal, token = kernel.shape
-    _check_bias(bias, [(signal,), (*patch, signal)])
     _arguments.one_of("overlap", overlap, _arguments.OVERLAPS)
-    x, kernel, bias = _tensors(x, kernel, bias)
-    _check_input(x, kernel, token)
+    arguments: dict[str, Any] = {
+        "stride": stride,
+        "padding": padding,
+        "implementation": implementation,
+    }
+    if _are_symbolic(x, kernel, bias):
+        arguments |= {"output_spatial_shape": output_spatial_shape, "overlap": overlap}
+        return _Function("unpatchify", arguments)(x, kernel, bias)
+    x, kernel, bias, axes = _checked(x, kernel, bias, False, **arguments)
     return _compute.signal(x, kernel, bias, axes, output_spatial_shape, overlap, implementation)
 
 
 def to_sequence(x: Tensor) -> Tensor:
     """Tokens of a grid as a sequence, row by row: (batch, tokens, token)."""
+    if _are_symbolic(x):
+        return _Function("to_sequence")(x)
     *_, channels = x.shape
     return keras.ops.reshape(x, (batch_of(x), math.prod(shape_of(x)[1:-1]), channels))
 
 
 def to_grid(x: Tensor, grid: Shape) -> Tensor:
     """Tokens of a sequence as a grid; a number of tokens that does not fit fails at run time."""
+    if _are_symbolic(x):
+        return _Function("to_grid", {"grid": tuple(grid)})(x)
     with keras.name_scope("the_tokens_of_a_sequence_must_fill_the_grid"):
         return keras.ops.reshape(x, (batch_of(x, *grid), *grid, x.shape[-1]))
 
 
-def _axes(
-    kernel: Tensor, stride: PerAxis | None, padding: Padding, implementation: str
-) -> tuple[Axis, ...]:
-    """The axes of a kernel, `(*patch, signal, token)`."""
+def _checked(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    to_tokens: bool,
+    stride: PerAxis | None,
+    padding: Padding,
+    implementation: str,
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[Axis, ...]]:
+    """Tensors of one dtype, that of the input and the kernel, and the axes of a patching."""
     shape = tuple(getattr(kernel, "shape", ()))
     if not 3 <= len(shape) <= 5:
         raise ValueError(
             "The kernel must have the shape (*patch, signal channels, token channels) with one to "
             f"three patch axes. Received: kernel.shape={shape}"
         )
+    *patch, signal, token = shape
     _arguments.one_of("implementation", implementation, _arguments.IMPLEMENTATIONS)
-    return _arguments.make_axes(shape[:-2], stride, padding, len(shape) - 2)
-
-
-def _tensors(*arrays: Tensor) -> list[Tensor]:
-    return [None if array is None else keras.ops.convert_to_tensor(array) for array in arrays]
-
-
-def _check_input(x, kernel, channels):
-    remedy = (
-        f"The kernel has the shape {tuple(kernel.shape)}, which stands for (*patch, signal "
-        "channels, token channels)."
-    )
-    _arguments.check_input(x.shape, len(kernel.shape) - 2, channels, remedy, remedy)
-
-
-def _check_bias(bias, shapes):
+    axes = _arguments.make_axes(patch, stride, padding, len(patch))
+    shapes = [(token,)] if to_tokens else [(signal,), shape[:-1]]
     if bias is not None and tuple(bias.shape) not in shapes:
         expected = " or ".join(map(str, shapes))
         raise ValueError(
             f"The bias must have the shape {expected}. Received: bias.shape={tuple(bias.shape)}"
         )
+    x, kernel, bias = [
+        a if a is None or _are_symbolic(a) else keras.ops.convert_to_tensor(a)
+        for a in (x, kernel, bias)
+    ]
+    dtypes = [keras.backend.standardize_dtype(a.dtype) for a in (x, kernel)]
+    dtype = keras.backend.result_type(*dtypes)
+    if "float" not in dtype:
+        raise ValueError(
+            "`x` or `kernel` must have a float dtype, and both must be real. "
+            f"Received: x.dtype={dtypes[0]}, kernel.dtype={dtypes[1]}. Cast one of them."
+        )
+    remedy = (
+        f"The kernel has the shape {shape}, which stands for (*patch, signal channels, token "
+        "channels)."
+    )
+    channels = signal if to_tokens else token
+    _arguments.check_input(x.shape, len(patch), channels, remedy, remedy)
+    if _are_symbolic(x, kernel, bias):
+        return keras.KerasTensor(x.shape, dtype), kernel, bias, axes
+    bias = None if bias is None else as_tensor(bias, dtype)
+    return with_channels(as_tensor(x, dtype), channels), as_tensor(kernel, dtype), bias, axes
+
+
+def _are_symbolic(*xs: Tensor) -> bool:
+    """Whether one of the tensors is that of a functional model, which has a shape only."""
+    return any(isinstance(x, keras.KerasTensor) for x in xs)
+
+
+def _patchify_spec(x, kernel, bias=None, **arguments):
+    _refuse_variables(kernel, bias)
+    x, kernel, _, axes = _checked(x, kernel, bias, True, **arguments)
+    batch, *size, _ = x.shape
+    return keras.KerasTensor((batch, *_arguments.grid_shape(axes, size), kernel.shape[-1]), x.dtype)
+
+
+def _unpatchify_spec(x, kernel, bias=None, *, output_spatial_shape, overlap, **arguments):
+    _refuse_variables(kernel, bias)
+    x, kernel, _, axes = _checked(x, kernel, bias, False, **arguments)
+    batch, *grid, _ = x.shape
+    _refuse_unknown("output_spatial_shape", output_spatial_shape)
+    size = _arguments.spatial_shape(axes, grid, output_spatial_shape)
+    return keras.KerasTensor((batch, *size, kernel.shape[-2]), x.dtype)
+
+
+def _to_sequence_spec(x):
+    batch, *grid, token = x.shape
+    return keras.KerasTensor((batch, None if None in grid else math.prod(grid), token), x.dtype)
+
+
+def _to_grid_spec(x, grid):
+    _refuse_unknown("grid", grid)
+    batch, tokens, token = x.shape
+    _arguments.check_token_count(grid, tokens)
+    return keras.KerasTensor((batch, *grid, token), x.dtype)
+
+
+def _refuse_variables(*arrays: Any) -> None:
+    for array in arrays:
+        if getattr(array, "trainable", False) or getattr(array, "requires_grad", False):
+            raise ValueError(
+                "In a functional model, kernel and bias must be constants: a variable would be "
+                "neither trained nor saved. "
+                f"Received: a variable of shape {tuple(array.shape)}. Use the layers Patchify and "
+                "Unpatchify, or call the function in a layer of your own."
+            )
+
+
+def _refuse_unknown(name: str, sizes: Shape | None) -> None:
+    if sizes is not None and not all(map(is_static, sizes)):
+        raise ValueError(
+            f"In a functional model, `{name}` must hold integers. Received: {name}={sizes!r}. "
+            "Use the layer Unpatchify and its argument `like`."
+        )
+
+
+FUNCTIONS: dict[str, tuple[Callable, Callable]] = {
+    "patchify": (patchify, _patchify_spec),
+    "unpatchify": (unpatchify, _unpatchify_spec),
+    "to_sequence": (to_sequence, _to_sequence_spec),
+    "to_grid": (to_grid, _to_grid_spec),
+}
+
+
+@keras.saving.register_keras_serializable("keras_unpatchify")
+class _Function(keras.Operation):
+    """A function of this module as a node of a functional model."""
+
+    def __init__(self, function: str, arguments: dict | None = None, name: str | None = None):
+        super().__init__(name=name)
+        self.function, self.arguments = function, arguments or {}
+
+    def call(self, *tensors):
+        return FUNCTIONS[self.function][0](*tensors, **self.arguments)
+
+    def compute_output_spec(self, *tensors):
+        return FUNCTIONS[self.function][1](*tensors, **self.arguments)
+
+    def get_config(self):
+        return {"function": self.function, "arguments": self.arguments, "name": self.name}

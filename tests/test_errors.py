@@ -70,7 +70,8 @@ BAD_ARGUMENTS += [
     (
         {"padding": value},
         "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair "
-        "(before, after), where 0 <= before < patch and -stride < after < patch. "
+        "(before, after), where 0 <= before < patch and -stride < after < patch. In 1D, 4 before "
+        "and 0 after are ((4, 0),); in 2D, (4, 0) is 4 and 4, then 0 and 0. "
         f"Received: padding={value!r}, with patch_size=(4, 4) and stride=(4, 4)",
     )
     for value in (

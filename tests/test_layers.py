@@ -234,7 +234,6 @@ def test_an_activation_follows(layer_class, activation):
         ("strides", "stride"),
         ("use_bias", "bias"),
         ("kernel_initializer", "weight_init"),
-        ("bias_initializer", "weight_init"),
         ("in_channels", "in_features"),
         ("out_channels", "out_features"),
     ],

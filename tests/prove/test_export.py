@@ -213,3 +213,50 @@ def test_an_exported_model_computes_the_same(
     if reason := named(OTHER_SIZES, *setting):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     export_and_compare()
+
+
+class Normalized(keras.layers.Layer):
+    """LayerNormalization as ONNX takes it from torch."""
+
+    def call(self, x):
+        x = x - keras.ops.mean(x, axis=-1, keepdims=True)
+        return x / keras.ops.sqrt(keras.ops.mean(x * x, axis=-1, keepdims=True) + 1e-3)
+
+
+def transformer(normalize, gelu):
+    """What every transformer has, between both layers."""
+    options = {"data_dim": 2, "patch_size": (4, 3), "sequence": True}
+    image = keras.Input(SIZES["batch"][1:], name="signal")
+    tokens = Patchify(3, 6, **options)(image)
+    x = normalize(tokens)
+    x = tokens + keras.layers.MultiHeadAttention(2, 3)(x, x)
+    x = x + keras.layers.Dense(6, activation=gelu)(normalize(x))
+    return keras.Model(image, Unpatchify(6, 3, **options)(x, like=image))
+
+
+def approximate(x):
+    return keras.activations.gelu(x, approximate=True)
+
+
+@pytest.mark.graphs
+@pytest.mark.parametrize("instead", [True, False])
+def test_the_layers_of_a_transformer_that_do_not_reach_onnx(instead, tmp_path):
+    """What Keras's exporters lack, and what to write in its place."""
+    normalize, gelu = keras.layers.LayerNormalization(), "gelu"
+    if instead and BACKEND == "torch":
+        normalize = Normalized()
+    elif instead:
+        gelu = approximate
+    model, x = transformer(normalize, gelu), normal(IMAGE, 0)
+    expected = to_numpy(model(x))
+    path = str(tmp_path / "model.onnx")
+
+    def answer():
+        model.export(path, format="onnx", verbose=False)
+        return run_onnx(path, x)
+
+    if instead:
+        np.testing.assert_allclose(answer(), expected, **TOLERANCE)
+    else:
+        with pytest.raises(Exception, match=r"Failed to export a node|INVALID_GRAPH"):
+            answer()
