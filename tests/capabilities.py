@@ -15,6 +15,11 @@ def convolves_an_empty_batch():
     return True
 
 
+def version():
+    """Major and minor version of Keras."""
+    return tuple(map(int, keras.__version__.split(".")[:2]))
+
+
 def takes_no_output_padding():
     """Whether Keras's transposed convolutions take `output_padding=0`, as later versions do."""
     try:
@@ -39,9 +44,14 @@ CAPABILITIES = {
         "this Keras sets no mask",
     ),
     "asks_for_imports": (
-        tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 12),
+        version() >= (3, 12),
         "this Keras finds a class that was not imported, or says less",
     ),
+    "newest_files": (
+        version() >= (3, 15),
+        "this Keras is older than the one that wrote the files, and refuses its own layers",
+    ),
+    "remat": (hasattr(keras, "RematScope"), "this Keras has no RematScope"),
     "output_padding_0": (takes_no_output_padding(), "this Keras refuses output_padding=0"),
     "torch_backend": (BACKEND == "torch", "about the torch backend"),
     "jax_backend": (BACKEND == "jax", "about the jax backend"),

@@ -30,6 +30,7 @@ def assert_computes(model, stem, name):
         np.testing.assert_allclose(y, expected, **TOLERANCE.get(name, SINGLE))
 
 
+@pytest.mark.newest_files
 @pytest.mark.parametrize("backend", TRAINABLE)
 @pytest.mark.parametrize("name", MODELS)
 def test_models_open(folder, backend, name):
