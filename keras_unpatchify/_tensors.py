@@ -207,8 +207,11 @@ def _native(convolve, x, *arguments):
     """A convolution of the backend."""
     if keras.backend.backend() != "torch":
         return convolve(x, *arguments, data_format="channels_last")
-    # Of a view with the channels first, Keras copies nothing, and `torch.vmap` maps it.
-    return convolve(x.movedim(-1, 1), *arguments, data_format="channels_first").movedim(1, -1)
+    # Of a view with the channels first, Keras copies nothing, and `torch.vmap` maps it. (ONNX knows
+    # no negative axes.)
+    last = len(x.shape) - 1
+    y = convolve(x.movedim(last, 1), *arguments, data_format="channels_first")
+    return y.movedim(1, last)
 
 
 def _two_tokens(x):

@@ -101,15 +101,15 @@ UPSTREAM = {
     # patch.
     "torch onnx open conv_transpose [tpv]*": "RuntimeError: Kernel size can't be greater "
     "than actual input size",
-    "torch onnx open subpixel [tpv]*": "RuntimeError: Kernel size can't be greater than actual "
+    "torch onnx open subpixel tiling": "RuntimeError: Kernel size can't be greater than actual "
     "input size",
-    "torch onnx open matmul valid": "RuntimeError: narrow(): length must be non-negative",
+    "torch onnx open [ms]* valid": "RuntimeError: narrow(): length must be non-negative",
     "torch openvino open conv_transpose [tpv]*": "RuntimeError: Kernel size can't be greater "
     "than actual input size",
-    "torch openvino open subpixel [tpv]*": "RuntimeError: Kernel size can't be greater than "
+    "torch openvino open subpixel tiling": "RuntimeError: Kernel size can't be greater than "
     "actual input size",
-    "torch openvino open matmul [tp]*": "TracingCheckError: The signal must be at least",
-    "torch openvino open matmul valid": "RuntimeError: narrow(): length must be non-negative",
+    "torch openvino open [ms]* [tp]*": "TracingCheckError: The signal must be at least",
+    "torch openvino open [ms]* valid": "RuntimeError: narrow(): length must be non-negative",
     # Volumes: a convolution that the runtime does not have, and the zeros between 7 axes.
     "torch litert fixed conv_transpose *volume": "ValueError: STABLEHLO_CONVOLUTION",
     "torch litert fixed matmul overlapping-volume": "RuntimeError: failed to delegate "
