@@ -9,12 +9,13 @@ from typing import Any, Literal, get_args
 from keras_unpatchify._sizes import Axis, Shape, Size, is_static
 
 PerAxis = int | Sequence[int]  # an int, or one per axis
-Padding = Literal["valid", "same"] | int | Sequence[int | Sequence[int]]
+Word = Literal["valid", "same", "circular"]
+Padding = Word | int | Sequence[Word | int | Sequence[int]]
 Implementation = Literal["auto", "conv_transpose", "matmul", "subpixel"]
 Overlap = Literal["sum", "mean"]
 
 IMPLEMENTATIONS, OVERLAPS = get_args(Implementation), get_args(Overlap)
-WORDS = ("valid", "same")  # of padding
+WORDS = get_args(Word)  # of padding
 
 # Backends index a kernel with 32 bits and a tensor with 64.
 MAX_KERNEL_ELEMENTS = 2**31 - 1
@@ -54,19 +55,18 @@ def per_axis(name: str, value: PerAxis, data_dim: int) -> tuple[int, ...]:
 
 def _paddings(padding: Any, patch: Sequence[int], stride: Sequence[int]) -> tuple[Any, ...]:
     """The padding of each axis: a word, or a pair `(before, after)`."""
-    if isinstance(padding, str) and padding in WORDS:
-        return (padding,) * len(patch)
     entries = _listed(padding, len(patch))
-    pairs = [entry if isinstance(entry, (tuple, list)) else (entry, entry) for entry in entries]
-    if len(pairs) != len(patch) or not all(map(_is_padding, pairs, patch, stride)):
+    paddings = [(entry, entry) if _is_int(entry) else entry for entry in entries]
+    if len(paddings) != len(patch) or not all(map(_is_padding, paddings, patch, stride)):
         raise ValueError(
-            "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair "
-            "(before, after), where 0 <= before < patch and -stride < after < patch. In 1D, 4 "
-            "before and 0 after are ((4, 0),); in 2D, (4, 0) is 4 and 4, then 0 and 0. "
+            "`padding` must be 'valid', 'same', 'circular' or an integer, or for each axis one of "
+            "these or a pair (before, after), where 0 <= before < patch and -stride < after < "
+            "patch. In 1D, 4 before and 0 after are ((4, 0),); in 2D, (4, 0) is 4 and 4, then 0 "
+            "and 0. "
             f"Received: padding={padding!r}, with patch_size={tuple(patch)} and "
             f"stride={tuple(stride)}"
         )
-    return tuple((_constant(before), _constant(after)) for before, after in pairs)
+    return tuple(x if isinstance(x, str) else tuple(map(_constant, x)) for x in paddings)
 
 
 def _listed(value: Any, data_dim: int) -> tuple[Any, ...]:
@@ -79,10 +79,12 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, (tuple, list)) or hasattr(value, "as_list")  # a TensorShape
 
 
-def _is_padding(pair: Sequence[Any], patch: int, stride: int) -> bool:
-    if len(pair) != 2 or not all(map(_is_int, pair)):
+def _is_padding(padding: Any, patch: int, stride: int) -> bool:
+    if isinstance(padding, str):
+        return padding in WORDS
+    if not _is_sequence(padding) or len(padding) != 2 or not all(map(_is_int, padding)):
         return False
-    before, after = pair
+    before, after = padding
     return 0 <= before < patch and -stride < after < patch
 
 
@@ -132,7 +134,19 @@ def grid_shape(axes: Sequence[Axis], size: Sequence[Size]) -> Shape:
             f"Received: spatial shape={as_text(size)}. "
             "Use a smaller `patch_size`, or `padding='same'`, which pads it."
         )
+    _check_circular(axes, size)
     return tuple(None if n is None else axis.grid(n) for axis, n in zip(axes, size))
+
+
+def _check_circular(axes: Sequence[Axis], size: Sequence[Size]) -> None:
+    """Checks the size of a signal whose ends meet, where it is known."""
+    for axis, n in zip(axes, size):
+        if axis.circular and is_static(n) and (n % axis.stride or n < axis.patch):
+            raise ValueError(
+                "Along a circular axis, the signal must be a multiple of the stride long, and at "
+                f"least a patch. Received: spatial shape={as_text(size)}, with patch={axis.patch} "
+                f"and stride={axis.stride}. Resample it, or use `padding='same'`."
+            )
 
 
 def spatial_shape(
@@ -152,8 +166,10 @@ def spatial_shape(
             "Use a smaller `padding`, or more tokens."
         )
     if output_spatial_shape is None:
-        return tuple(None if n is None else axis.size(n) for axis, n in zip(axes, grid))
-    size = tuple(output_spatial_shape)
+        size = tuple(None if n is None else axis.size(n) for axis, n in zip(axes, grid))
+    else:
+        size = tuple(output_spatial_shape)
+    _check_circular(axes, size)
     if len(size) != len(axes) or any(map(_differs, axes, grid, size)):
         allowed = ", ".join(f"{low} to {high}" for low, high in ranges)
         raise ValueError(

@@ -46,7 +46,16 @@ def _gathered_windows(x, place, axis):
     """The same in few operations, however many blocks there are."""
     start = np.arange(axis.grid)[:, None] * axis.stride - axis.reach[0]
     position = start + np.arange(axis.patch)
+    if axis.circular:
+        position = position % axis.size
     return _tensors.take(x, np.where(position < axis.size, position, -1), place)
+
+
+def from_patches(patches, axes):
+    """(batch, *grid, *patch, signal) -> (batch, *size, signal): `sum_of` all blocks."""
+    if _tensors.jax_runs_each_operation(patches):
+        return gathered_sum_of(patches, axes)
+    return sum_of(in_blocks(patches, axes, 1 + len(axes)), axes)
 
 
 def gathered_sum_of(patches, axes):
@@ -59,6 +68,8 @@ def gathered_sum_of(patches, axes):
         position = np.arange(axis.size)[:, None] + axis.reach[0]
         token = position // axis.stride - np.arange(axis.blocks)
         inside = position - token * axis.stride
+        if axis.circular:
+            token = token % axis.grid
         covers = (token >= 0) & (token < axis.grid) & (inside < axis.patch)
         y = _tensors.take(y, np.where(covers, token * axis.patch + inside, -1), 1 + i)
         patches = ops.sum(_tensors.cast(y, _tensors.dtype_of_sums(y)), 2 + i)

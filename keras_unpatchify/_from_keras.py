@@ -34,7 +34,9 @@ COPIED = ("activation", *REGULARIZERS, *CONSTRAINTS)
 def conv_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     """The arguments of the `Patchify` that computes what a convolution does."""
     _check(layer, CONVOLUTIONS)
-    return {**_arguments(layer, input_axis=-2), "padding": layer.padding}
+    causal = [(n - 1, 0) for n in layer.kernel_size]
+    padding = causal if layer.padding == "causal" else layer.padding
+    return {**_arguments(layer, input_axis=-2), "padding": padding}
 
 
 def conv_transpose_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -63,8 +65,6 @@ def _check(layer, classes):
     _check_setting(layer, "dilation_rate", (1,) * layer.rank)
     _check_setting(layer, "groups", 1)
     _check_setting(layer, "lora_rank", None)
-    if layer.padding == "causal":
-        _refuse(layer, "padding", "'valid' or 'same'")
 
 
 def _check_setting(layer, name, needed):
@@ -89,6 +89,7 @@ def _arguments(layer, input_axis):
         "stride": layer.strides,
         "bias": layer.use_bias,
         "weight_init": layer.kernel_initializer,
+        "bias_initializer": layer.bias_initializer,
         **{name: _copy(getattr(layer, name)) for name in COPIED},
         "name": layer.name,
         "dtype": layer.dtype_policy,

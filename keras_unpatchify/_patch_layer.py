@@ -24,7 +24,6 @@ OTHER_NAMES = {
     "strides": "is called `stride` here",
     "use_bias": "is called `bias` here",
     "kernel_initializer": "is called `weight_init` here",
-    "bias_initializer": "is not an argument here: assign to `layer.bias` after the layer is built",
     "in_channels": "is called `in_features` here",
     "out_channels": "is called `out_features` here",
     "data_format": "is 'channels_last' here: move the channels with `keras.ops.moveaxis`",
@@ -58,6 +57,7 @@ class PatchLayer(keras.layers.Layer):
         sequence: bool = False,
         activation: str | Callable | None = None,
         implementation: Implementation = "auto",
+        bias_initializer: Any = None,
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
         activity_regularizer: Any = None,
@@ -76,7 +76,10 @@ class PatchLayer(keras.layers.Layer):
         self.axes = _arguments.make_axes(patch_size, stride, padding, self.data_dim)
         self.sequence = _arguments.one_of("sequence", sequence, (True, False))
         self.use_bias = _arguments.one_of("bias", bias, self.BIASES)
-        self.weight_init = initializers.check(weight_init)
+        self.weight_init = initializers.check(weight_init, "patch" in self.BIASES)
+        self.bias_initializer = None
+        if bias_initializer is not None:
+            self.bias_initializer = initializers.get("bias_initializer", bias_initializer)
         self.activation = keras.activations.get(activation)
         self.implementation = _arguments.one_of(
             "implementation", implementation, _arguments.IMPLEMENTATIONS
@@ -101,10 +104,12 @@ class PatchLayer(keras.layers.Layer):
         return tuple(axis.stride for axis in self.axes)
 
     @property
-    def padding(self) -> str | tuple[tuple[int, int], ...]:
-        """A word, or a pair `(before, after)` for each axis."""
+    def padding(self) -> str | tuple[str | tuple[int, int], ...]:
+        """A word for all axes, or for each axis a word or a pair `(before, after)`."""
         paddings: Any = tuple(axis.padding for axis in self.axes)
-        return paddings[0] if isinstance(paddings[0], str) else paddings
+        first, *others = paddings
+        alike = isinstance(first, str) and all(other == first for other in others)
+        return first if alike else paddings
 
     def _create_weights(self, in_features: int) -> None:
         kernel_shape = self._kernel_shape(in_features)
@@ -125,7 +130,7 @@ class PatchLayer(keras.layers.Layer):
             self.bias = self.add_weight(
                 name="bias",
                 shape=self._bias_shape(),
-                initializer=bias_initializer,
+                initializer=self.bias_initializer or bias_initializer,
                 autocast=False,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
@@ -169,6 +174,7 @@ class PatchLayer(keras.layers.Layer):
             **{name: getattr(self, name) for name in PLAIN},
             "bias": self.use_bias,
             "weight_init": weight_init,
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "activation": keras.activations.serialize(self.activation),
             **{x: keras.regularizers.serialize(getattr(self, x)) for x in REGULARIZERS},
             **{x: keras.constraints.serialize(getattr(self, x)) for x in CONSTRAINTS},

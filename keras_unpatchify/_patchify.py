@@ -31,19 +31,25 @@ class Patchify(PatchLayer):
             (that of the equivalent linear map, as in ViT, MAE and DiT), `"unit_variance"`, or a
             Keras initializer for the kernel. Defaults to `"default"`.
             `keras_unpatchify.initializers` says what they draw. It has each as a class with a seed.
-        padding: how the signal is padded with zeros before it is patched. Defaults to `"valid"`.
+        padding: how the signal is padded before it is patched: one of these for all axes, or one
+            for each. Defaults to `"valid"`.
 
             - `"valid"`: not at all. Positions at the end that fill no patch are dropped.
-            - `"same"`: as much as `ceil(size / stride)` patches need, half of it (rounded down)
-              before. Nothing is dropped.
-            - an int, or for each axis an int or a pair `(before, after)`: by that many positions,
-              each number less than the patch, as in PyTorch's `ConvNd`. A negative `after`, greater
-              than `-stride`, drops positions at the end.
+            - `"same"`: with as many zeros as `ceil(size / stride)` patches need, half of them
+              (rounded down) before. Nothing is dropped.
+            - `"circular"`: the ends of the signal meet, as those of longitude. Its size must be a
+              multiple of the stride, and at least a patch. Patches begin where those of `"same"`
+              do.
+            - an int, or a pair `(before, after)`: with that many zeros, each number less than the
+              patch, as in PyTorch's `ConvNd`. A negative `after`, greater than `-stride`, drops
+              positions. In 2D, `(1, 2)` is 1 and 1, then 2 and 2; in 1D, a pair is `((1, 2),)`.
         sequence: bool, whether to return tokens as a sequence, `(batch, tokens, out_features)`,
             row by row. Defaults to `False`.
         activation: a name or callable, applied to the tokens. Defaults to `None`.
         implementation: how to compute the tokens, as for `Unpatchify`, where `"conv_transpose"` is
             the backend's strided convolution. Defaults to `"auto"`.
+        bias_initializer: a Keras initializer for the bias. `None`, the default, is what
+            `weight_init` says.
         kernel_regularizer: regularizer of the kernel, like `bias_regularizer` of the bias and
             `activity_regularizer` of the output. Default to `None`.
         kernel_constraint: constraint on the kernel, like `bias_constraint` on the bias.
@@ -77,16 +83,16 @@ class Patchify(PatchLayer):
         """The same function as a convolution of Keras, with its settings and weights.
 
         Name, dtype policy, activation, regularizers, constraints and the trainable flag are the
-        layer's, and so are the weights if it is built. If it is not, `in_features` is `None`, the
-        layer's own initializer will draw the kernel, and the bias will be zero, whatever
-        `bias_initializer` is.
+        layer's, and so are the weights if it is built. If it is not, `in_features` is `None`, and
+        the layer's own initializers will draw the weights. What has weights, as an activation may,
+        is copied.
 
         Args:
             layer: a `Conv1D`, `Conv2D` or `Conv3D` of Keras.
 
         Raises:
             ValueError: if it is something else, a subclass included, or if it has dilation,
-                groups, causal padding, channels first, or LoRA.
+                groups, channels first, or LoRA.
 
         Example:
             >>> conv = keras.layers.Conv2D(512, 16, strides=16)

@@ -22,7 +22,7 @@ class Axis(NamedTuple):
 
     patch: int
     stride: int
-    padding: Literal["valid", "same"] | tuple[int, int]
+    padding: Literal["valid", "same", "circular"] | tuple[int, int]
 
     @property
     def kind(self) -> "Kind":
@@ -40,11 +40,12 @@ class Axis(NamedTuple):
 
     def largest(self, grid: int) -> int:
         """The size of the largest signal of a grid."""
-        return grid * self.stride + self.shortest - 1
+        more = 0 if self.circular else self.stride - 1
+        return (grid - 1) * self.stride + self.shortest + more
 
     def smallest(self, grid: int) -> int:
         """The size of the smallest signal of a grid, at least 1."""
-        return max(self.largest(grid) - self.stride + 1, 1)
+        return max((grid - 1) * self.stride + self.shortest, 1)
 
     def size(self, grid: Size) -> Size:
         """The size of a grid's signal where no other is asked for."""
@@ -57,6 +58,15 @@ class Axis(NamedTuple):
         """
         before = self.kind.before(self, unused)
         return before, self.patch - self.shortest - unused - before
+
+    @property
+    def circular(self) -> bool:
+        """Whether the ends of the signal meet."""
+        return self.padding == "circular"
+
+    def whole_grid(self, size: Size) -> Size:
+        """The same, but below 1 where a circular axis does not have a whole number of strides."""
+        return self.grid(size) - size % self.stride * size if self.circular else self.grid(size)
 
     def of_signal(self, size: Size) -> "Extent":
         """The sizes of a call that patches a signal."""
@@ -71,13 +81,13 @@ class Axis(NamedTuple):
 
     def _unused(self, size: Size) -> Size:
         # a remainder, not a difference from the grid's size: compilers see that it is bounded
-        return (size - self.shortest) % self.stride
+        return 0 if self.circular else (size - self.shortest) % self.stride
 
     def _extent(self, grid: Size, size: Size, unused: Size, same: bool) -> "Extent":
         bounds = (unused,) if is_constant(unused) else (0, self.stride - 1)
         reaches = tuple(map(self.reach, bounds))
         reach = reaches[0] if is_constant(unused) else self.reach(unused)
-        return Extent(self.patch, self.stride, grid, size, reach, reaches, same)
+        return Extent(self.patch, self.stride, grid, size, reach, reaches, same, self.circular)
 
 
 class Kind(NamedTuple):
@@ -105,6 +115,8 @@ KINDS: dict[Any, Kind] = {
     "valid": Kind(lambda axis: axis.patch, lambda axis: 0, lambda axis, unused: 0),
     # As much as `ceil(size / stride)` patches need, half of it (rounded down) before, as in Keras.
     "same": Kind(lambda axis: 1, lambda axis: axis.stride - 1, _half),
+    # As with "same", of a signal of whole strides whose ends meet.
+    "circular": Kind(lambda axis: axis.stride, lambda axis: 0, _half),
 }
 NUMBERS = Kind(
     lambda axis: axis.patch - sum(axis.padding),  # type: ignore[arg-type]  # it is a pair
@@ -122,6 +134,9 @@ class Edge(NamedTuple):
     zeros: tuple[int, int]
     cuts: Pair
     length: Size
+    # Instead of zeros, "wrap" adds what lies at the other end. Instead of cutting off, "fold" adds
+    # it at the other end.
+    mode: Literal["plain", "wrap", "fold"] = "plain"
 
 
 class Extent(NamedTuple):
@@ -138,6 +153,7 @@ class Extent(NamedTuple):
     reach: Pair  # how far patches reach before and beyond the signal
     reaches: tuple[Pair, ...]  # the bounds of `reach`
     same: bool  # whether `padding="same"` of the backend's convolution finds the same patches
+    circular: bool  # whether the ends of the signal meet
 
     @property
     def blocks(self) -> int:
@@ -184,12 +200,14 @@ class Extent(NamedTuple):
 
     def to_signal(self, start: int = 0, end: int = 0) -> Edge:
         """The edge that turns a piece of the patched positions into the signal."""
-        return _edge([(start - a, end - b) for a, b in (self.reach, *self.reaches)], self.size)
+        edge = _edge([(start - a, end - b) for a, b in (self.reach, *self.reaches)], self.size)
+        return edge._replace(mode="fold") if self.circular else edge
 
     def to_patches(self, start: int = 0, end: int = 0) -> Edge:
         """The edge that turns the signal into a piece of the patched positions."""
         length = self.natural - start - end
-        return _edge([(a - start, b - end) for a, b in (self.reach, *self.reaches)], length)
+        edge = _edge([(a - start, b - end) for a, b in (self.reach, *self.reaches)], length)
+        return edge._replace(mode="wrap") if self.circular else edge
 
 
 def _edge(added: list[Pair], length: Size) -> Edge:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_unpatchify._sizes import Size, is_constant, is_static
+from keras_unpatchify._sizes import Edge, Size, is_constant, is_static
 
 # A tensor of the backend, or what Keras converts to one.
 Tensor = Any
@@ -260,6 +260,10 @@ def take(x, places, axis):
 
 def fit(x, edges):
     """The tensor with the zeros and cuts of `edges`, which has an `Edge` for some of its axes."""
+    for i, edge in edges.items():
+        if edge.mode != "plain":
+            x = _meet(x, i, edge)
+    edges = {i: edge for i, edge in edges.items() if edge.mode == "plain"}
     zeros = [edges[i].zeros if i in edges else (0, 0) for i in range(len(x.shape))]
     constant = all(is_constant(cut) for edge in edges.values() for cut in edge.cuts)
     sizes = [x.shape[i] for i in edges]
@@ -294,6 +298,63 @@ def _fits(length, size):
         return keras.backend.backend() != "jax" or length <= size
     except Exception:  # its name differs between versions of jax
         return False
+
+
+def in_whole_strides(x, place, patch, stride):
+    """The tensor, whose axis of unknown size the backend finds to be a whole number of strides."""
+    size = shape_of(x)[place]
+    whole = size // stride * stride
+    if keras.backend.backend() == "jax":  # whose export cannot compare them
+        return fit(x, {place: Edge((0, 0), (0, size - whole), whole)})
+    missing = (size - patch - abs(size - patch)) // 2  # 0, if a patch fits
+    with keras.name_scope("a_circular_axis_must_be_a_multiple_of_the_stride_and_at_least_a_patch"):
+        return reshape_at(x, place, 1, (whole + missing,))
+
+
+def _meet(x, place, edge):
+    """The tensor with an edge of a circular axis, whose ends meet."""
+    front, back = (added - cut for added, cut in zip(edge.zeros, edge.cuts))
+    if keras.backend.backend() == "jax" and not is_constant(edge.length):
+        return _meet_by_gathering(x, place, front, edge)
+    if front + back == 0:
+        # of unchanged length, and so divided over devices as before
+        return ops.roll(x, front, place)
+    body = _ends_cut(x, place, max(0, -front), max(0, -back))
+    if edge.mode == "wrap":
+        last, first = _end(x, place, front, False), _end(x, place, back, True)
+        return ops.concatenate([*last, body, *first], place)
+    zeros = [(0, 0)] * len(x.shape)
+    zeros[place] = max(0, front), max(0, back)
+    body = pad(body, zeros)
+    head, tail = _end(x, place, -front, True), _end(x, place, -back, False)
+    # what was cut off at one end is added at the other
+    at_start = [_end(body, place, -back, True)[0] + end for end in tail]
+    at_end = [_end(body, place, -front, False)[0] + end for end in head]
+    middle = _ends_cut(body, place, max(0, -back), max(0, -front))
+    return ops.concatenate([*at_start, middle, *at_end], place)
+
+
+def _meet_by_gathering(x, place, front, edge):
+    """The same for jax's export, which cannot compare the sizes that slices have."""
+    size, position = x.shape[place], ops.arange(0, edge.length, dtype="int32") - front
+    x = pad(x, [(0, int(i == place)) for i in range(len(x.shape))])
+    if edge.mode == "wrap":
+        return ops.take(x, position % size, place)
+    turns = (position + turn * edge.length for turn in (-1, 0, 1))
+    return sum(ops.take(x, ops.where((p >= 0) & (p < size), p, size), place) for p in turns)
+
+
+def _ends_cut(x, place, front, back):
+    length = shape_of(x)[place] - front - back
+    return fit(x, {place: Edge((0, 0), (front, back), length)})
+
+
+def _end(x, place, number, first):
+    """So many of the first positions, or of the last; nothing, if the number is not positive."""
+    if number <= 0:
+        return []
+    rest = shape_of(x)[place] - number
+    return [_ends_cut(x, place, 0, rest) if first else _ends_cut(x, place, rest, 0)]
 
 
 def pad(x, zeros):

@@ -99,12 +99,28 @@ def _arguments(found: Found, layer: Layer, layout: str) -> Iterator[str]:
     pads = _pads_of_module(module)
     expected = {"kernel_size": patch, "stride": stride, "dilation": ones, "groups": 1}
     if any(map(any, pads)):
-        expected["padding_mode"] = "zeros"
+        expected["padding_mode"] = "circular" if layer.padding == "circular" else "zeros"
     for name, value in expected.items():
         if getattr(module, name) != value:
             yield f"{found} has {name}={getattr(module, name)!r} where {owner} has {value!r}"
-    if pads != _pads_of_layer(layer):
+    if layer.padding == "circular" and not isinstance(layer, Unpatchify):
+        yield from _other_start(found, layer, [before for before, _ in pads])
+    elif pads != _pads_of_layer(layer):
         yield _padding_text(found, layer, pads)
+
+
+def _other_start(found: Found, layer: Layer, starts: list[int]) -> Iterator[str]:
+    """How a circular convolution begins elsewhere, or has fewer tokens."""
+    text = f"{found} has padding={found.module.padding!r}"
+    if any(2 * n < axis.patch - axis.stride for n, axis in zip(starts, layer.axes)):
+        yield f"{text}, with which it drops tokens that the layer has"
+        return
+    shift = tuple(n - axis.reach(0)[0] for n, axis in zip(starts, layer.axes))
+    if any(shift):
+        yield (
+            f"{text}, so that its patches begin elsewhere (load its `state_dict()`, and roll the "
+            f"signal by {shift} before the layer)"
+        )
 
 
 def _padding_text(found: Found, layer: Layer, pads: tuple) -> str:
@@ -133,6 +149,9 @@ def _pads_of_layer(layer: Layer) -> tuple[tuple[int, int] | None, ...]:
 
     That is a Patchify with "same", unless the patch or the stride is 1.
     """
-    if isinstance(layer, Unpatchify) or layer.padding != "same":
-        return tuple(axis.of_grid(1).reach for axis in layer.axes)
-    return tuple(axis.reach(0) if 1 in (axis.patch, axis.stride) else None for axis in layer.axes)
+    return tuple(
+        axis.of_grid(1).reach
+        if isinstance(layer, Unpatchify) or axis.padding != "same"
+        else (axis.reach(0) if 1 in (axis.patch, axis.stride) else None)
+        for axis in layer.axes
+    )

@@ -33,17 +33,21 @@ class Unpatchify(PatchLayer):
             out_features)`, as a linear head has: each patch adds it. Defaults to `True`.
         weight_init: `"default"` (PyTorch's draw for `ConvTransposeNd`), `"zeros"` (the output is
             zero), `"fan_in"`, `"glorot"` (that of the equivalent linear head, as in MAE and DiT),
-            `"unit_variance"`, or a Keras initializer for the kernel. Defaults to `"default"`.
+            `"unit_variance"`, `"smooth"` (constant tokens give a constant signal), or a Keras
+            initializer for the kernel. Defaults to `"default"`.
             `keras_unpatchify.initializers` says what they draw. It has each as a class with a seed.
-        padding: the positions that `Patchify` pads with zeros and this layer crops: `"valid"` for
-            none, `"same"`, or an int, or for each axis an int or a pair `(before, after)`, each
-            number less than the patch. PyTorch's `padding=n, output_padding=p` is the pair `(n, n -
-            p)`: a negative `after`, greater than `-stride`, adds positions. Defaults to `"valid"`.
+        padding: the positions that `Patchify` pads and this layer crops: `"valid"`, `"same"`,
+            `"circular"`, an int or a pair `(before, after)`, for all axes or one for each, as
+            `Patchify` explains. With `"circular"`, what leaves one end of the signal is added at
+            the other. PyTorch's `padding=n, output_padding=p` is the pair `(n, n - p)`. Defaults
+            to `"valid"`.
         sequence: bool, whether tokens come as a sequence, `(batch, tokens, in_features)`, row by
-            row. With more than one axis, the call must then be told the size of the signal, which
-            says what the grid is. Defaults to `False`.
+            row. With more than one axis, the layer or the call must then be told the size of the
+            signal, which says what the grid is. Defaults to `False`.
         overlap: `"sum"`, or `"mean"` to divide each position by the number of patches that cover
             it, before the bias (one of `"patch"` is averaged, too). Defaults to `"sum"`.
+        output_spatial_shape: the size to return where the call does not say another, one int per
+            axis. Defaults to `None`, the size below.
         activation: a name or callable, applied to the signal. Defaults to `None`.
         implementation: how to compute the signal. The choice changes speed and memory, and values
             only by rounding. It does not change the weights. Defaults to `"auto"`.
@@ -54,6 +58,8 @@ class Unpatchify(PatchLayer):
               memory where patches overlap much. Where the stride does not divide the patch,
               `"matmul"` takes its place.
             - `"auto"`: the one that was measured to be the fastest.
+        bias_initializer: a Keras initializer for the bias. `None`, the default, is what
+            `weight_init` says.
         kernel_regularizer: regularizer of the kernel, like `bias_regularizer` of the bias and
             `activity_regularizer` of the output. Default to `None`.
         kernel_constraint: constraint on the kernel, like `bias_constraint` on the bias.
@@ -104,8 +110,10 @@ class Unpatchify(PatchLayer):
         padding: Padding = "valid",
         sequence: bool = False,
         overlap: Overlap = "sum",
+        output_spatial_shape: Sequence[int] | None = None,
         activation: str | Callable | None = None,
         implementation: Implementation = "auto",
+        bias_initializer: Any = None,
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
         activity_regularizer: Any = None,
@@ -125,6 +133,7 @@ class Unpatchify(PatchLayer):
             sequence=sequence,
             activation=activation,
             implementation=implementation,
+            bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
             bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
@@ -133,6 +142,10 @@ class Unpatchify(PatchLayer):
             **kwargs,
         )
         self.overlap = _arguments.one_of("overlap", overlap, _arguments.OVERLAPS)
+        if output_spatial_shape is not None:
+            output_spatial_shape = _arguments.spatial_ints(output_spatial_shape, self.data_dim)
+            _arguments.grid_shape(self.axes, output_spatial_shape)  # checks it
+        self.output_spatial_shape = output_spatial_shape
 
     @classmethod
     def from_patchify(cls, patchify: Patchify, **overrides: Any) -> "Unpatchify":
@@ -217,7 +230,7 @@ class Unpatchify(PatchLayer):
         `input_shape` is another name of `x_shape`, that of Keras's layers.
         """
         x_shape = _arguments.as_shape(input_shape if x_shape is None else x_shape)
-        size: Shape | None = None if like_shape is None else tuple(like_shape)[1:-1]
+        size = self.output_spatial_shape if like_shape is None else tuple(like_shape)[1:-1]
         if self.sequence and self.data_dim > 1 and size is None:
             size = (None,) * self.data_dim  # not known before the layer is called
         return self._output_shape(x_shape, size)
@@ -274,7 +287,7 @@ class Unpatchify(PatchLayer):
         """The size that the call asks for, or `None`; `shape_of` reads the shape of a tensor."""
         if like is None:
             if output_spatial_shape is None:
-                return None
+                return self.output_spatial_shape
             return _arguments.spatial_ints(output_spatial_shape, self.data_dim)
         if output_spatial_shape is not None:
             raise ValueError(
@@ -308,6 +321,31 @@ class Unpatchify(PatchLayer):
         y = _compute.signal(x, kernel, bias, self.axes, size, self.overlap, self.implementation)
         return self.activation(y)
 
+    def patches(self, tokens: Tensor) -> Tensor:
+        """The patches of single tokens, placed nowhere: `(..., token)` to `(..., *patch, signal)`.
+
+        Each is what the layer with padding `"valid"` returns for that token alone, bias and
+        activation included. Where patches overlap, they do not add up to the signal.
+
+        Raises:
+            ValueError: if the layer is not built, or tokens are symbolic or have other channels.
+        """
+        if isinstance(tokens, keras.KerasTensor) or not self.built:
+            raise ValueError(
+                "`patches` is for the `call` of a layer or model of your own, and for a layer that "
+                f"is built. Received: tokens={_arguments.described(tokens)}, built={self.built}"
+            )
+        x = self._as_input(keras.ops.convert_to_tensor(tokens))
+        *leading, channels = keras.ops.shape(x)
+        ones = (1,) * self.data_dim
+        _arguments.check_input((1, *ones, channels), self.data_dim, self.channels)
+        axes = [axis._replace(padding="valid") for axis in self.axes]
+        x = keras.ops.reshape(x, (-1, *ones, channels))
+        y = _compute.signal(x, *self._weights(), axes, None, self.overlap, "matmul")
+        shape = (*leading, *self.patch_size, self.out_features)
+        return keras.ops.reshape(self.activation(y), shape)
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        return {**super().get_config(), "overlap": self.overlap}
+        own = {"overlap": self.overlap, "output_spatial_shape": self.output_spatial_shape}
+        return {**super().get_config(), **own}

@@ -15,6 +15,7 @@ Each name but `"zeros"` has a class here. Kernels are uniform in `[-b, b]`, `b =
 | `"fan_in"` | `FanInUniform` | 6 | `f *` the channels of the layer's input | 0 |
 | `"glorot"` | `LinearGlorotUniform` | 6 | `f * signal + token` | 0 |
 | `"unit_variance"` | `UnitVarianceUniform` | 3 | an output's variance (`Kernel.variance`) | 0 |
+| `"smooth"` | `SmoothUniform` | 3 | `token`, times a smooth window | 0 |
 
 `"zeros"` is Keras's initializer. In `Patchify` and `Unpatchify` a class draws exactly what its name
 draws, because the layer tells it how the kernel is used. Other layers do not tell it. For them, a
@@ -22,12 +23,15 @@ class assumes the kernel of an `Unpatchify` with tiling patches, unless it is gi
 other argument is `seed`: an int, a `keras.random.SeedGenerator`, or `None` to draw anew each time.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
-from keras_unpatchify._arguments import positive_number
+from keras_unpatchify._arguments import per_axis, positive_number
 from keras_unpatchify._sizes import Axis
 
 
@@ -116,7 +120,8 @@ class _FanUniform(keras.initializers.Initializer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(config["fan"], keras.saving.deserialize_keras_object(config["seed"]))
+        seed = keras.saving.deserialize_keras_object(config["seed"])
+        return cls(**{**config, "seed": seed})
 
 
 @keras.saving.register_keras_serializable("keras_unpatchify")
@@ -186,30 +191,93 @@ class UnitVarianceUniform(_FanUniform):
         return kernel.variance
 
 
+@keras.saving.register_keras_serializable("keras_unpatchify")
+class SmoothUniform(_FanUniform):
+    """A start without seams or checkerboards: constant tokens give a constant signal.
+
+    The kernel is `prod(h) * W`, with `W` `(signal, token)` uniform in `[-b, b]`, `b = sqrt(3 /
+    token)`. Along each axis `h` is the convolution of `ones(stride)` and `ones(patch - stride +
+    1)`, divided by `patch - stride + 1`: a box spline, whose copies at the stride add up to 1 (de
+    Boor et al., "Box Splines", 1993). Where patches tile, it is ICNR (Aitken et al., 2017). Where
+    they are averaged, or leave gaps, `h` is 1.
+
+    Args:
+        stride: int or one per axis. `None` is that of the layer, or else that of tiling patches.
+        seed: as for the others.
+    """
+
+    gain = 3
+
+    def __init__(self, stride: int | Sequence[int] | None = None, seed: Any = None):
+        super().__init__(None, seed)
+        self.stride = stride
+
+    @staticmethod
+    def _fan(kernel: Kernel) -> int:
+        return kernel.shape[-1]
+
+    def __call__(self, shape, dtype=None):
+        """A kernel of the shape `(*patch, signal, token)`."""
+        *patch, signal, token = shape
+        strides = per_axis("stride", patch if self.stride is None else self.stride, len(patch))
+        window = functools.reduce(np.multiply.outer, map(_smooth, patch, strides))
+        draw = super().__call__((*(1,) * len(patch), signal, token), dtype)
+        return draw * keras.ops.convert_to_tensor(window[..., None, None], draw.dtype)
+
+    def serving(self, kernel: Kernel) -> "SmoothUniform":
+        """The same draw for this kernel, where no stride was given."""
+        tiles = kernel.overlap == "mean"
+        stride = tuple(axis.patch if tiles else axis.stride for axis in kernel.axes)
+        return SmoothUniform(stride if self.stride is None else self.stride, self.seed)
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {"stride": self.stride, "seed": super().get_config()["seed"]}
+
+
+def _smooth(patch: int, stride: int) -> np.ndarray:
+    if patch < stride:
+        return np.ones(patch)
+    more = patch - stride + 1
+    return np.convolve(np.ones(stride), np.ones(more)) / more
+
+
 DRAWS = {
     "default": TorchUniform,
     "fan_in": FanInUniform,
     "glorot": LinearGlorotUniform,
     "unit_variance": UnitVarianceUniform,
+    "smooth": SmoothUniform,
 }
-NAMES = ("default", "zeros", "fan_in", "glorot", "unit_variance")
+NAMES = ("zeros", *DRAWS)
 
 
-def check(weight_init: Any) -> Any:
-    """`weight_init` as one of `NAMES`, or as an initializer.
+def check(weight_init: Any, overlaps: bool) -> Any:
+    """`weight_init` as one of `NAMES`, or as an initializer; `overlaps` is whether patches may."""
+    if not overlaps and (weight_init == "smooth" or isinstance(weight_init, SmoothUniform)):
+        raise ValueError(
+            "`weight_init` must draw a kernel for tokens, which do not overlap: nothing of theirs "
+            f"is smoothed. Received: weight_init={weight_init!r}. Use it for the Unpatchify, and "
+            "'unit_variance' here."
+        )
+    if isinstance(weight_init, str) and weight_init in NAMES:
+        return weight_init
+    return get("weight_init", weight_init, f"one of {', '.join(map(repr, NAMES))}, or ")
+
+
+def get(name: str, value: Any, others: str = "") -> Any:
+    """An initializer of Keras, by itself, its name or its config.
 
     Keras's initializers without a seed would draw the same for two layers, so each gets a copy.
     """
-    if isinstance(weight_init, str) and weight_init in NAMES:
-        return weight_init
     try:
-        initializer = keras.initializers.get(weight_init)
+        initializer = keras.initializers.get(value)
         if initializer is None:
             raise ValueError("None does not name an initializer")
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"`weight_init` must be one of {', '.join(map(repr, NAMES))}, or a Keras initializer "
-            f"or its name. Received: weight_init={weight_init!r} ({error})"
+            f"`{name}` must be {others}a Keras initializer or its name. "
+            f"Received: {name}={value!r} ({error})"
         ) from error
     ours_or_keras = type(initializer).__module__.startswith(("keras.", "keras_unpatchify."))
     if ours_or_keras and hasattr(initializer, "seed") and initializer.get_config()["seed"] is None:

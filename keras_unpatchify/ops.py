@@ -20,7 +20,7 @@ from keras_unpatchify._arguments import Implementation, Overlap, Padding, PerAxi
 from keras_unpatchify._sizes import Axis, Shape, Size, is_static
 from keras_unpatchify._tensors import Tensor, as_tensor, batch_of, shape_of, with_channels
 
-__all__ = ["patchify", "to_grid", "to_sequence", "unpatchify"]
+__all__ = ["from_patches", "patches", "patchify", "to_grid", "to_sequence", "unpatchify"]
 
 
 def patchify(
@@ -106,6 +106,59 @@ def unpatchify(
     return _compute.signal(x, kernel, bias, axes, output_spatial_shape, overlap, implementation)
 
 
+def patches(
+    x: Tensor, patch_size: PerAxis, stride: PerAxis | None = None, padding: Padding = "valid"
+) -> Tensor:
+    """The patches that `patchify` sees, in the order of its kernel.
+
+    Args:
+        x: signal, `(batch, *size, signal)`.
+        patch_size: as for the layer `Patchify`.
+        stride: as for the layer.
+        padding: as for the layer. A padded position is zero.
+
+    Returns:
+        Patches, `(batch, *grid, *patch, signal)`.
+
+    Raises:
+        ValueError: if arguments and shapes do not fit, before anything is computed.
+    """
+    if _are_symbolic(x):
+        arguments = {"patch_size": patch_size, "stride": stride, "padding": padding}
+        return _Function("patches", arguments)(x)
+    return _compute.patches(*_patched(x, patch_size, stride, padding))
+
+
+def from_patches(
+    x: Tensor,
+    stride: PerAxis | None = None,
+    padding: Padding = "valid",
+    output_spatial_shape: Sequence[Size] | None = None,
+    overlap: Overlap = "sum",
+) -> Tensor:
+    """The signal of patches: the adjoint of `patches`, and with the mean its inverse.
+
+    Args:
+        x: patches, `(batch, *grid, *patch, signal)`. Integers become floats.
+        stride: as for the layer `Unpatchify`.
+        padding: as for the layer.
+        output_spatial_shape: as for `unpatchify`.
+        overlap: as for the layer.
+
+    Returns:
+        Signal, `(batch, *size, signal)`. Positions that no patch covers are zero.
+
+    Raises:
+        ValueError: if arguments and shapes do not fit, before anything is computed.
+    """
+    arguments = {"stride": stride, "padding": padding, "overlap": overlap}
+    if _are_symbolic(x):
+        arguments["output_spatial_shape"] = output_spatial_shape
+        return _Function("from_patches", arguments)(x)
+    x, axes = _placed(x, **arguments)
+    return _compute.from_patches(x, axes, output_spatial_shape, overlap)
+
+
 def to_sequence(x: Tensor) -> Tensor:
     """Tokens of a grid as a sequence, row by row: (batch, tokens, token)."""
     if _are_symbolic(x):
@@ -170,6 +223,29 @@ def _checked(
     return with_channels(as_tensor(x, dtype), channels), as_tensor(kernel, dtype), bias, axes
 
 
+def _patched(x, patch_size, stride, padding):
+    """The signal and the axes of `patches`."""
+    x = x if _are_symbolic(x) else keras.ops.convert_to_tensor(x)
+    data_dim = min(max(len(x.shape) - 2, 1), 3)
+    _arguments.check_input(x.shape, data_dim, None)
+    return x, _arguments.make_axes(patch_size, stride, padding, data_dim)
+
+
+def _placed(x, stride, padding, overlap):
+    """The patches and the axes of `from_patches`."""
+    x = x if _are_symbolic(x) else keras.ops.convert_to_tensor(x)
+    data_dim, odd = divmod(len(x.shape) - 2, 2)
+    if odd or not 1 <= data_dim <= 3 or None in x.shape[1 + data_dim :]:
+        raise ValueError(
+            "`x` must have the shape (batch, *grid, *patch, signal channels) with one to three "
+            f"patch axes, and a known patch. Received: x.shape={tuple(x.shape)}"
+        )
+    _arguments.one_of("overlap", overlap, _arguments.OVERLAPS)
+    dtype = keras.backend.result_type(x.dtype, float)
+    x = keras.KerasTensor(x.shape, dtype) if _are_symbolic(x) else as_tensor(x, dtype)
+    return x, _arguments.make_axes(x.shape[1 + data_dim : -1], stride, padding, data_dim)
+
+
 def _are_symbolic(*xs: Tensor) -> bool:
     """Whether one of the tensors is that of a functional model, which has a shape only."""
     return any(isinstance(x, keras.KerasTensor) for x in xs)
@@ -189,6 +265,20 @@ def _unpatchify_spec(x, kernel, bias=None, *, output_spatial_shape, overlap, **a
     _refuse_unknown("output_spatial_shape", output_spatial_shape)
     size = _arguments.spatial_shape(axes, grid, output_spatial_shape)
     return keras.KerasTensor((batch, *size, kernel.shape[-2]), x.dtype)
+
+
+def _patches_spec(x, **arguments):
+    x, axes = _patched(x, **arguments)
+    batch, *size, signal = x.shape
+    patch = (axis.patch for axis in axes)
+    return keras.KerasTensor((batch, *_arguments.grid_shape(axes, size), *patch, signal), x.dtype)
+
+
+def _from_patches_spec(x, *, output_spatial_shape, **arguments):
+    x, axes = _placed(x, **arguments)
+    _refuse_unknown("output_spatial_shape", output_spatial_shape)
+    size = _arguments.spatial_shape(axes, x.shape[1 : 1 + len(axes)], output_spatial_shape)
+    return keras.KerasTensor((x.shape[0], *size, x.shape[-1]), x.dtype)
 
 
 def _to_sequence_spec(x):
@@ -225,6 +315,8 @@ def _refuse_unknown(name: str, sizes: Shape | None) -> None:
 FUNCTIONS: dict[str, tuple[Callable, Callable]] = {
     "patchify": (patchify, _patchify_spec),
     "unpatchify": (unpatchify, _unpatchify_spec),
+    "patches": (patches, _patches_spec),
+    "from_patches": (from_patches, _from_patches_spec),
     "to_sequence": (to_sequence, _to_sequence_spec),
     "to_grid": (to_grid, _to_grid_spec),
 }

@@ -69,9 +69,9 @@ BAD_ARGUMENTS += [
 BAD_ARGUMENTS += [
     (
         {"padding": value},
-        "`padding` must be 'valid', 'same', an integer, or for each axis an integer or a pair "
-        "(before, after), where 0 <= before < patch and -stride < after < patch. In 1D, 4 before "
-        "and 0 after are ((4, 0),); in 2D, (4, 0) is 4 and 4, then 0 and 0. "
+        "`padding` must be 'valid', 'same', 'circular' or an integer, or for each axis one of "
+        "these or a pair (before, after), where 0 <= before < patch and -stride < after < patch. "
+        "In 1D, 4 before and 0 after are ((4, 0),); in 2D, (4, 0) is 4 and 4, then 0 and 0. "
         f"Received: padding={value!r}, with patch_size=(4, 4) and stride=(4, 4)",
     )
     for value in (
@@ -95,8 +95,8 @@ BAD_ARGUMENTS += [
 BAD_ARGUMENTS += [
     (
         {"weight_init": value},
-        "`weight_init` must be one of 'default', 'zeros', 'fan_in', 'glorot', 'unit_variance', "
-        "or a Keras initializer or its name. "
+        "`weight_init` must be one of 'zeros', 'default', 'fan_in', 'glorot', 'unit_variance', "
+        "'smooth', or a Keras initializer or its name. "
         f"Received: weight_init={value!r}",
     )
     for value in ("Default", "no such draw", None, 3, {"class_name": "none"})
@@ -423,7 +423,9 @@ def test_the_operations_check_as_the_layers_do(operation):
         operation(x[..., :2], kernel)
     with pytest.raises(ValueError, match="`stride` must be a positive integer, or 2 of them"):
         operation(x, kernel, stride=(1, 2, 3))
-    with pytest.raises(ValueError, match="`padding` must be 'valid', 'same', an integer"):
+    with pytest.raises(
+        ValueError, match="`padding` must be 'valid', 'same', 'circular' or an integer"
+    ):
         operation(x, kernel, padding="full")
     with pytest.raises(
         ValueError,

@@ -399,7 +399,6 @@ def test_rematerialised_calls_take_like():
     ("name", "text"),
     {
         "units": "is called `out_features` here",
-        "bias_initializer": "assign to `layer.bias` after the layer is built",
         "data_format": "is 'channels_last' here: move the channels with `keras.ops.moveaxis`",
         "dilation_rate": "is 1 here: use a convolution of Keras",
         "groups": "is 1 here: use a convolution of Keras",

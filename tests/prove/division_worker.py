@@ -100,10 +100,10 @@ def rows(name, geometry, implementations):
     batch *= BATCH
     # Of numbers that all differ, so that XLA merges no blocks.
     kernel = np.random.default_rng(0).normal(size=(*patch, signal, token)).astype("float32")
-    size = tuple(n * s for n, s in zip(grid, stride))
+    size = tuple(n * s for n, s in zip(grid, stride))  # of which each padding makes the grid
     shapes = {unpatchify: (batch, *grid, token), patchify: (batch, *size, signal)}
     own = sum(map(math.prod, shapes.values())) // len(jax.devices())
-    for padding in ("same", "valid"):
+    for padding in ("same", "valid", "circular"):
         for layer, shape in shapes.items():
             for axis in range(1, 1 + len(grid)):
                 for direction in ("forward", "gradient"):

@@ -62,6 +62,9 @@ LIMITS = {
     ("valid", "patchify"): 0.5,  # the native operator gathers
     ("same", "unpatchify"): 1,
     ("same", "patchify"): 4,
+    # The native operator sees a signal that is longer than its part, and moves all of it.
+    ("circular", "unpatchify"): 0.5,
+    ("circular", "patchify"): 0.5,
 }
 
 
@@ -81,6 +84,17 @@ def test_the_parts_of_patches_of_narrow_tokens_that_move(rows, padding, most):
     """More than by the native operator: a cell has twice as many numbers as its token."""
     for setting, ours, native in compared(rows, padding, "narrow"):
         assert ours <= most * native, (setting, ours, native)
+
+
+@pytest.mark.jax_backend
+def test_a_ring_moves_what_a_line_does(rows):
+    """Forward; in the gradient, what is rolled on moves up to twice."""
+    moved = {(*row[:1], *row[2:6], row[1]): row[6][1] for row in rows}
+    ring = {key[:-1]: n for key, n in moved.items() if key[-1] == "circular"}
+    assert ring
+    for key, n in ring.items():
+        line = moved[(*key, "same")]
+        assert n <= (line if key[-1] == "forward" else 2 * line), key
 
 
 @pytest.mark.jax_backend
@@ -105,4 +119,4 @@ def test_a_device_holds_a_few_times_its_own_part(rows):
     assert found
     for row in found:
         _, _, held = row[6]
-        assert held <= 4.3, row
+        assert held <= (6 if row[1] == "circular" else 4.3), row
