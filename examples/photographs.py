@@ -21,12 +21,12 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from keras import layers, ops
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter
 from skimage import color, data
 from skimage.transform import downscale_local_mean
 
 from keras_unpatchify import Patchify, Unpatchify
+from keras_unpatchify.ops import from_patches, patches
 
 PATCH, GRID, WIDTH, BATCH = 4, 8, 128, 16
 CROP, VISIBLE = PATCH * GRID, GRID**2 // 2  # pixels along a crop, visible patches of a crop
@@ -35,10 +35,26 @@ TRAIN += ["hubble_deep_field", "immunohistochemistry", "stereo_motorcycle"]
 HELD_OUT = ["chelsea", "rocket"]
 
 
+@keras.saving.register_keras_serializable("photographs")
+class Head(layers.Layer):
+    """The pixels of hidden patches only: `(batch, hidden, token) -> (batch, hidden, 4, 4, 3)`."""
+
+    def build(self, shape):
+        self.unpatchify = Unpatchify(None, 3, 2, PATCH, weight_init="zeros")
+        self.unpatchify.build((None, None, None, shape[-1]))
+
+    def call(self, tokens):
+        return self.unpatchify.patches(tokens)
+
+
 def masked_autoencoder():
-    """`(crop, order) -> crop`. `order` lists the patches: visible ones first, then hidden ones."""
+    """`(crop, order) -> hidden patches`. `order` lists the patches: visible first, then hidden."""
     crop, order = keras.Input((CROP, CROP, 3)), keras.Input((GRID**2,), dtype="int32")
-    tokens = Patchify(3, WIDTH, data_dim=2, patch_size=PATCH, sequence=True)(crop)
+    pixels = layers.Reshape((GRID**2, PATCH**2, 3))(patches(crop, PATCH))
+    pixels = ops.take_along_axis(pixels, order[:, :VISIBLE, None, None], axis=1)
+    mean = ops.mean(pixels, axis=(1, 2))[:, None, None]
+    spread = ops.std(pixels, axis=(1, 2, 3))[:, None, None, None] + 0.03
+    tokens = Patchify(3, WIDTH, 2, PATCH, sequence=True)((crop - mean) / spread)
     visible = ops.take_along_axis(tokens, order[:, :VISIBLE, None], axis=1)
 
     place = ops.cast(ops.stack([order // GRID, order % GRID], axis=-1), "float32")
@@ -61,11 +77,7 @@ def masked_autoencoder():
     keys = layers.LayerNormalization()(encoded) + position[:, :VISIBLE]
     queries = position[:, VISIBLE:]  # a hidden patch is known by its position only
     hidden = mlp(decoder(queries, encoded, keys, attention_mask=near[:, VISIBLE:]))
-
-    tokens = ops.concatenate([encoded, hidden], axis=1)
-    tokens = ops.take_along_axis(tokens, ops.argsort(order, axis=1)[..., None], axis=1)
-    head = Unpatchify(WIDTH, 3, data_dim=2, patch_size=PATCH, sequence=True, weight_init="zeros")
-    return keras.Model([crop, order], head(tokens, output_spatial_shape=(CROP, CROP)))
+    return keras.Model([crop, order], Head()(hidden) * spread[..., None] + mean[..., None, :])
 
 
 def photograph(name, factor):
@@ -82,33 +94,24 @@ def random_masks(number, rows, columns, rng):
     return (draw > np.median(draw, axis=(2, 4), keepdims=True)).reshape(number, rows, columns)
 
 
-def in_pixels(masks):
-    return masks.repeat(PATCH, axis=1).repeat(PATCH, axis=2)[..., None]
-
-
-def prepare(crops, masks):
-    """The model's inputs, and the mean and spread of the visible pixels of each crop."""
-    visible = in_pixels(masks)
-    mean = crops.mean((1, 2), keepdims=True, where=visible)
-    spread = crops.std((1, 2, 3), keepdims=True, where=visible) + 0.03
-    order = np.argsort(~masks.reshape(len(masks), -1), axis=1, kind="stable").astype("int32")
-    return ((crops - mean) / spread, order), mean, spread
+def in_order(masks):
+    """The patches of crops, the visible ones first, to index patches with."""
+    return np.argsort(~masks.reshape(len(masks), -1), axis=1, kind="stable").astype("int32")
 
 
 def batches(rng):
-    """Endless batches of crops, turned and tinted, with the weight of each pixel in the loss."""
+    """Endless batches of crops, turned and tinted, with their hidden patches."""
     photographs = [photograph(name, factor) for name in TRAIN for factor in (2, 3, 4)]
-    views = [sliding_window_view(x, (CROP, CROP), (0, 1)) for x in photographs]
     while True:
         crops = []
-        for view in [views[i] for i in rng.integers(len(views), size=BATCH)]:
-            crop = view[tuple(rng.integers(view.shape[:2]))].transpose(1, 2, 0)
+        for x in [photographs[i] for i in rng.integers(len(photographs), size=BATCH)]:
+            row, column = rng.integers(np.subtract(x.shape[:2], CROP - 1))
+            crop = x[row : row + CROP, column : column + CROP]
             crop = np.rot90(crop, rng.integers(4))[:, :: rng.choice([-1, 1]), rng.permutation(3)]
             crops.append(crop * rng.uniform(0.5, 1.3, 3).astype("float32"))
-        masks = random_masks(BATCH, GRID, GRID, rng)
-        inputs, _, spread = prepare(np.stack(crops), masks)
-        weights = (~in_pixels(masks) * spread**2)[..., 0]  # hidden pixels only
-        yield inputs, inputs[0], weights / weights.mean()
+        crops, order = np.stack(crops), in_order(random_masks(BATCH, GRID, GRID, rng))
+        every = np.array(patches(crops, PATCH)).reshape(BATCH, GRID**2, PATCH, PATCH, 3)
+        yield (crops, order), every[np.arange(BATCH)[:, None], order[:, VISIBLE:]]
 
 
 def train():
@@ -123,17 +126,14 @@ def train():
     return model
 
 
-# ---- From here on: whole photographs, the picture, and the check on another backend. ----
-
-
 def fill_in(model, image, rng):
     """Hides patches. Returns where pixels are visible, the photograph filled in, and figures."""
-    height, width, _ = image.shape
-    step, edge = CROP // 2, CROP // 4  # windows overlap, and the middle of each is used
-    corners = [(i, j) for i in range(0, height, step) for j in range(0, width, step)]
-    rows, columns = ((n + step) // PATCH for n in corners[-1])
-    masks = random_masks(1, rows + GRID // 2, columns + GRID // 2, rng)
-    visible = in_pixels(masks)[0, edge:, edge:][:height, :width]
+    step = CROP // 2  # crops overlap by half, and their middles weigh more
+    ends = [(step, step + -n % step) for n in image.shape[:2]]
+    inside = tuple(slice(step, step + n) for n in image.shape[:2])
+    masks = random_masks(1, *((n + sum(end)) // PATCH for n, end in zip(image.shape, ends)), rng)
+    tiles = np.broadcast_to(masks[..., None, None, None], (*masks.shape, PATCH, PATCH, 1))
+    visible = np.array(from_patches(tiles), bool)[0][inside]
 
     def decibels(fill):
         return -10 * np.log10(np.mean((fill - image)[~visible[..., 0]] ** 2))
@@ -144,19 +144,22 @@ def fill_in(model, image, rng):
 
     blurred = max(map(blur, np.arange(0.8, 4, 0.2)), key=decibels)
     # Hidden pixels are replaced before the photograph is padded: nothing of them is passed on.
-    known = np.where(visible, image, blurred)
-    known = np.pad(known, (*[(edge, edge + step)] * 2, (0, 0)), mode="reflect")
-    crops = np.stack([known[i : i + CROP, j : j + CROP] for i, j in corners])
-    windows = sliding_window_view(masks[0], (GRID, GRID))[:: GRID // 2, :: GRID // 2]
-    windows, outputs = windows.reshape(-1, GRID, GRID), 0
+    known = np.pad(np.where(visible, image, blurred), (*ends, (0, 0)), mode="reflect")
+    crops = np.array(patches(known[None], CROP, step))
+    windows = np.array(patches(masks[..., None], GRID, GRID // 2)).reshape(-1, GRID, GRID)
+    shape, crops, answer = crops.shape, crops.reshape(-1, CROP, CROP, 3), 0
     for k, side in np.ndindex(4, 2):  # the mean of eight answers: turned and mirrored
-        turned = [np.rot90(x, k, (1, 2))[:, :: 1 - 2 * side] for x in (crops, windows)]
-        inputs, mean, spread = prepare(*turned)
-        output = model.predict_on_batch(inputs) * spread + mean
-        outputs = outputs + np.rot90(output[:, :: 1 - 2 * side], -k, (1, 2)) / 8
-    for (i, j), output in zip(corners, outputs.clip(0, 1)):
-        known[edge + i :, edge + j :][:step, :step] = output[edge:-edge, edge:-edge]
-    filled = known[edge:, edge:][:height, :width]
+        turned, order = (np.rot90(x, k, (1, 2))[:, :: 1 - 2 * side] for x in (crops, windows))
+        order = in_order(order)
+        every = np.array(patches(turned, PATCH)).reshape(-1, GRID**2, PATCH, PATCH, 3)
+        hidden = np.arange(len(order))[:, None], order[:, VISIBLE:]
+        every[hidden] = model.predict_on_batch((turned, order))
+        filled = from_patches(every.reshape(-1, GRID, GRID, PATCH, PATCH, 3))
+        answer = answer + np.rot90(np.array(filled)[:, :: 1 - 2 * side], -k, (1, 2)) / 8
+    weight = np.multiply.outer(*[np.hanning(CROP + 2)[1:-1] ** 2] * 2)[..., None]  # of the middle
+    parts = (answer.reshape(shape) * weight, np.broadcast_to(weight, shape))
+    total, weights = (np.array(from_patches(x, stride=step)) for x in parts)
+    filled = (total / weights)[0][inside].clip(0, 1)
     figures = [decibels(x) for x in (image.mean((0, 1), where=visible), blurred, filled)]
     return visible, np.where(visible, image, filled), figures
 
