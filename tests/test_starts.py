@@ -134,11 +134,17 @@ def test_every_frame_has_the_size_of_the_layer():
 @pytest.mark.remat
 @pytest.mark.trains
 def test_a_rematerialised_layer_has_a_size_of_its_own():
-    tokens = tensor(normal((2, 2, 3), 0))
+    """Keras passes neither `like` nor a size on, in a graph of TensorFlow."""
+    options = {"data_dim": 1, "patch_size": 4, "padding": "same"}
     with keras.RematScope(mode="full"):
-        layer = Unpatchify(3, 2, 1, 4, padding="same", output_spatial_shape=(7,))
-        layer.build(tokens.shape)
-        assert layer(tokens).shape == (2, 7, 2)
+        signal = keras.Input((7, 2))
+        tokens = Patchify(2, 3, **options)(signal)
+        layer = Unpatchify(3, 2, output_spatial_shape=(7,), **options)
+        output = layer(tokens)
+    model = keras.Model(signal, output)
+    model.compile("sgd", "mse")
+    x = normal((2, 7, 2), 0)
+    assert np.isfinite(model.fit(x, x, verbose=0).history["loss"]).all()
 
 
 # A bias of its own.

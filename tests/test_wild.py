@@ -424,6 +424,24 @@ def test_the_output_shape_has_the_name_that_keras_gives_the_input_shape():
         assert layer.compute_output_shape(input_shape=x.shape) == expected
 
 
+def test_the_recipe_of_the_readme_looks_into_wrappers():
+    def convert(layer):
+        if isinstance(layer, keras.layers.Conv2DTranspose):
+            return Unpatchify.from_conv_transpose(layer)
+        if isinstance(layer, keras.layers.TimeDistributed):
+            return keras.layers.TimeDistributed(convert(layer.layer), name=layer.name)
+        return layer.from_config(layer.get_config())
+
+    frames = keras.layers.TimeDistributed(keras.layers.Conv2DTranspose(3, 4, 4))
+    old = keras.Sequential([keras.Input((2, 3, 4, 8)), frames])
+    new = keras.models.clone_model(old, clone_function=convert, recursive=True)
+    new.set_weights(old.get_weights())
+    assert isinstance(new.layers[0].layer, Unpatchify)
+    if BACKEND != "openvino":  # where the wrapper of Keras does not run
+        x = tensor(numbers(1, 2, 3, 4, 8))
+        np.testing.assert_allclose(to_numpy(new(x)), to_numpy(old(x)), rtol=1e-4, atol=1e-4)
+
+
 # 12. Where Keras's convolutions fail.
 
 
