@@ -17,7 +17,10 @@ position later. On tensorflow, `"same"` with an even kernel and `output_padding=
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_unpatchify._arguments import per_axis
+from keras_unpatchify._kernels import folded
 from keras_unpatchify._patch_layer import CONSTRAINTS, REGULARIZERS
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -43,6 +46,31 @@ def conv_transpose_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     """The arguments of the `Unpatchify` that computes what a transposed convolution does."""
     _check(layer, TRANSPOSED)
     return {**_arguments(layer, input_axis=-1), "padding": _crops(layer)}
+
+
+def folded_arguments(layer: keras.layers.Layer, size: Any) -> tuple[dict[str, Any], np.ndarray]:
+    """The arguments and the kernel of the `Unpatchify` that resizes, then convolves."""
+    _check(layer, CONVOLUTIONS)
+    _check_setting(layer, "strides", (1,) * layer.rank)
+    if not layer.built:
+        _refuse(layer, "built", "True")
+    for name in ("kernel_regularizer", "kernel_constraint"):
+        _check_setting(layer, name, None)  # it would act on another kernel
+    size = per_axis("size", size, layer.rank)
+    before = [n - 1 if layer.padding == "causal" else (n - 1) // 2 for n in layer.kernel_size]
+    crops = [
+        (n - 1, n - 1) if layer.padding == "valid" else (n - 1 - start, start)
+        for n, start in zip(layer.kernel_size, before)
+    ]
+    arguments = {
+        **_arguments(layer, input_axis=-2),
+        "patch_size": tuple(n + more - 1 for n, more in zip(layer.kernel_size, size)),
+        "stride": size,
+        "padding": crops,
+    }
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    wide = kernel if kernel.dtype == "float64" else kernel.astype("float32")
+    return arguments, folded(wide, size).astype(kernel.dtype)
 
 
 def with_weights(converted: keras.layers.Layer, layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -7,6 +7,7 @@ import keras
 
 from keras_unpatchify import _arguments, initializers
 from keras_unpatchify._arguments import Implementation, Padding, PerAxis
+from keras_unpatchify._kernels import INTERPOLATIONS, Interpolation, resampled
 from keras_unpatchify._sizes import Shape
 from keras_unpatchify._tensors import Tensor, as_tensor
 
@@ -39,6 +40,7 @@ class PatchLayer(keras.layers.Layer):
     The kernel has the shape `(*patch, signal, token)`, with the numbers of channels last.
     """
 
+    to_tokens = True
     BIASES: tuple[bool | str, ...] = (True, False)
     # How what patches give to one position is combined; tokens have no such positions.
     overlap: Any = None
@@ -76,7 +78,7 @@ class PatchLayer(keras.layers.Layer):
         self.axes = _arguments.make_axes(patch_size, stride, padding, self.data_dim)
         self.sequence = _arguments.one_of("sequence", sequence, (True, False))
         self.use_bias = _arguments.one_of("bias", bias, self.BIASES)
-        self.weight_init = initializers.check(weight_init, "patch" in self.BIASES)
+        self.weight_init = initializers.check(weight_init, not self.to_tokens)
         self.bias_initializer = None
         if bias_initializer is not None:
             self.bias_initializer = initializers.get("bias_initializer", bias_initializer)
@@ -157,12 +159,66 @@ class PatchLayer(keras.layers.Layer):
     def _as_input(self, x: Tensor) -> Tensor:
         """The input in the dtype to compute in; integers, such as pixels, are converted."""
         self._check_tensor(x)
-        return as_tensor(x, self.compute_dtype)
+        return keras.ops.cast(x, self.compute_dtype)
 
     def _weights(self) -> tuple[Tensor, Tensor | None]:
         """The kernel and the bias as tensors in the dtype to compute in."""
         bias = None if self.bias is None else as_tensor(self.bias, self.compute_dtype)
         return as_tensor(self.kernel, self.compute_dtype), bias
+
+    def resampled(
+        self,
+        patch_size: PerAxis,
+        stride: PerAxis | None = None,
+        padding: Padding | None = None,
+        interpolation: Interpolation = "cubic",
+    ) -> Self:
+        """A new, built layer with the same name and settings, for patches of another size.
+
+        The patches of an `Unpatchify` are resized, its bias of `"patch"` too. A `Patchify` gives to
+        a resized patch the token that it gave to the patch: exactly if patches grow, by least
+        squares if they shrink (Beyer et al., "FlexiViT", 2023). A pair that is resampled like this
+        is no longer each other's adjoint. (With the rule of `Patchify`, the patches of a head would
+        be `(old / new) ** data_dim` times as bright: it divides by the area over which it sums.)
+
+        Args:
+            patch_size: int or one per axis.
+            stride: int or one per axis. `None` scales the stride with the patch.
+            padding: as for the layer. `None` keeps words, and scales numbers with the patch.
+            interpolation: `"cubic"` or `"linear"`, both antialiased.
+
+        Raises:
+            ValueError: if the layer is not built, or stride or padding would not be whole numbers.
+        """
+        if not self.built:
+            raise ValueError(
+                f"The layer must be built to be resampled. Received: built={self.built}. Call it, "
+                "or load its weights, first."
+            )
+        _arguments.one_of("interpolation", interpolation, INTERPOLATIONS)
+        patch = _arguments.per_axis("patch_size", patch_size, self.data_dim)
+        ratios = list(zip(patch, self.patch_size))
+        if stride is None:
+            stride = [_scaled("stride", n, *ratio) for n, ratio in zip(self.stride, ratios)]
+        if padding is None:
+            padding = [
+                axis.padding
+                if isinstance(axis.padding, str)
+                else [_scaled("padding", n, *ratio) for n in axis.padding]
+                for axis, ratio in zip(self.axes, ratios)
+            ]
+        config = {**self.get_config(), "patch_size": patch, "stride": stride, "padding": padding}
+        layer = type(self).from_config(config)
+        as_sequence = self.sequence and not self.to_tokens
+        layer.build((None,) * (2 if as_sequence else 1 + self.data_dim) + (self.channels,))
+        layer.kernel.assign(resampled(self.kernel, patch, self.to_tokens, interpolation))
+        if self.use_bias:
+            bias = self.bias
+            if self.use_bias == "patch":
+                bias = keras.ops.expand_dims(bias, -1)
+                bias = resampled(bias, patch, False, interpolation)[..., 0]
+            layer.bias.assign(bias)
+        return layer
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
@@ -190,3 +246,14 @@ class PatchLayer(keras.layers.Layer):
                 f"Missing: {', '.join(missing)}. Received: {config!r}"
             )
         return cls(**config)
+
+
+def _scaled(name: str, number: int, new: int, old: int) -> int:
+    """A number of positions, scaled with the patch."""
+    scaled, rest = divmod(number * new, old)
+    if rest:
+        raise ValueError(
+            f"`{name}` must be a whole number of positions. Received: {name}={number} of patches "
+            f"of {old}, which become {new}. Pass `{name}`."
+        )
+    return scaled

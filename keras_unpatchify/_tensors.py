@@ -260,10 +260,10 @@ def take(x, places, axis):
 
 def fit(x, edges):
     """The tensor with the zeros and cuts of `edges`, which has an `Edge` for some of its axes."""
-    for i, edge in edges.items():
-        if edge.mode != "plain":
-            x = _meet(x, i, edge)
-    edges = {i: edge for i, edge in edges.items() if edge.mode == "plain"}
+    if any(edge.mode != "plain" for edge in edges.values()):
+        for i, edge in edges.items():
+            x = fit(x, {i: edge}) if edge.mode == "plain" else _meet(x, i, edge)
+        return x
     zeros = [edges[i].zeros if i in edges else (0, 0) for i in range(len(x.shape))]
     constant = all(is_constant(cut) for edge in edges.values() for cut in edge.cuts)
     sizes = [x.shape[i] for i in edges]

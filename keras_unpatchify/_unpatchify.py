@@ -95,6 +95,7 @@ class Unpatchify(PatchLayer):
         (None, 224, 224, 3)
     """
 
+    to_tokens = False
     BIASES = (True, False, "patch")
 
     def __init__(
@@ -185,6 +186,33 @@ class Unpatchify(PatchLayer):
                 "`out_features` here."
             )
         return cls(**config)
+
+    @classmethod
+    def from_conv(cls, layer: keras.layers.Layer, size: PerAxis) -> "Unpatchify":
+        """What a nearest `UpSampling` by `size` and a convolution of stride 1 compute, in one.
+
+        It is one transposed convolution, whose kernel is the sum of the convolution's at `size`
+        places along each axis. Settings and weights are those of the convolution.
+
+        Args:
+            layer: a `Conv1D`, `Conv2D` or `Conv3D` of Keras that is built.
+            size: of `UpSampling1D`, `2D` or `3D`: an int or one per axis.
+
+        Raises:
+            ValueError: if it is something else, or not built, or has strides, dilation, groups,
+                channels first, LoRA, or a regularizer or constraint of the kernel.
+
+        Example:
+            >>> conv = keras.layers.Conv2D(64, 3, padding="same")
+            >>> conv.build((None, None, None, 128))
+            >>> Unpatchify.from_conv(conv, size=2).patch_size
+            (4, 4)
+        """
+        arguments, kernel = _from_keras.folded_arguments(layer, size)
+        unpatchify = cls(**arguments)
+        unpatchify.build((*(None,) * (layer.rank + 1), unpatchify.in_features))
+        unpatchify.set_weights([kernel, *layer.get_weights()[1:]])
+        return unpatchify
 
     @classmethod
     def from_conv_transpose(cls, layer: keras.layers.Layer) -> "Unpatchify":

@@ -11,16 +11,25 @@ model, in its config: about 20 bytes for each number. Of different dtypes, `x` a
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from keras_unpatchify import _arguments, _compute
 from keras_unpatchify._arguments import Implementation, Overlap, Padding, PerAxis
+from keras_unpatchify._kernels import INTERPOLATIONS, Interpolation, resampled
 from keras_unpatchify._sizes import Axis, Shape, Size, is_static
 from keras_unpatchify._tensors import Tensor, as_tensor, batch_of, shape_of, with_channels
 
-__all__ = ["from_patches", "patches", "patchify", "to_grid", "to_sequence", "unpatchify"]
+__all__ = [
+    "from_patches",
+    "patches",
+    "patchify",
+    "resample_kernel",
+    "to_grid",
+    "to_sequence",
+    "unpatchify",
+]
 
 
 def patchify(
@@ -159,6 +168,33 @@ def from_patches(
     return _compute.from_patches(x, axes, output_spatial_shape, overlap)
 
 
+def resample_kernel(
+    kernel: Tensor,
+    patch_size: PerAxis,
+    layer: Literal["patchify", "unpatchify"],
+    interpolation: Interpolation = "cubic",
+) -> Tensor:
+    """The kernel for patches of another size, differentiable: for training at many sizes.
+
+    Args:
+        kernel: `(*patch, signal, token)` with one to three patch axes.
+        patch_size: int or one per axis.
+        layer: whose kernel it is. The two have different rules, as their method `resampled` says.
+        interpolation: `"cubic"` or `"linear"`, both antialiased.
+
+    Returns:
+        Kernel, `(*patch, signal, token)`.
+
+    Raises:
+        ValueError: if an argument does not fit, before anything is computed.
+    """
+    data_dim = len(_kernel_shape(kernel)) - 2
+    patch = _arguments.per_axis("patch_size", patch_size, data_dim)
+    _arguments.one_of("layer", layer, ("patchify", "unpatchify"))
+    _arguments.one_of("interpolation", interpolation, INTERPOLATIONS)
+    return resampled(keras.ops.convert_to_tensor(kernel), patch, layer == "patchify", interpolation)
+
+
 def to_sequence(x: Tensor) -> Tensor:
     """Tokens of a grid as a sequence, row by row: (batch, tokens, token)."""
     if _are_symbolic(x):
@@ -185,12 +221,7 @@ def _checked(
     implementation: str,
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[Axis, ...]]:
     """Tensors of one dtype, that of the input and the kernel, and the axes of a patching."""
-    shape = tuple(getattr(kernel, "shape", ()))
-    if not 3 <= len(shape) <= 5:
-        raise ValueError(
-            "The kernel must have the shape (*patch, signal channels, token channels) with one to "
-            f"three patch axes. Received: kernel.shape={shape}"
-        )
+    shape = _kernel_shape(kernel)
     *patch, signal, token = shape
     _arguments.one_of("implementation", implementation, _arguments.IMPLEMENTATIONS)
     axes = _arguments.make_axes(patch, stride, padding, len(patch))
@@ -221,6 +252,16 @@ def _checked(
         return keras.KerasTensor(x.shape, dtype), kernel, bias, axes
     bias = None if bias is None else as_tensor(bias, dtype)
     return with_channels(as_tensor(x, dtype), channels), as_tensor(kernel, dtype), bias, axes
+
+
+def _kernel_shape(kernel: Tensor) -> Shape:
+    shape = tuple(getattr(kernel, "shape", ()))
+    if not 3 <= len(shape) <= 5:
+        raise ValueError(
+            "The kernel must have the shape (*patch, signal channels, token channels) with one to "
+            f"three patch axes. Received: kernel.shape={shape}"
+        )
+    return shape
 
 
 def _patched(x, patch_size, stride, padding):

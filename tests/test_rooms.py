@@ -17,6 +17,7 @@ ROOMS = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")
 ORDER = (
     "_sizes",
     "_arguments",
+    "_kernels",
     "initializers",
     "_tensors",
     "_blocks",
