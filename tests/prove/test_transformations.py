@@ -146,7 +146,10 @@ class TestJax:
 
         exported = export.export(jax.jit(training), platforms=[platform])(*arrays)
         assert exported.platforms == (platform,)
-        assert ("convolution" in exported.mlir_module()) == (implementation != "matmul")
+        # where the stride does not divide the patch, a product takes the place of cells
+        whole = all(k < s or k % s == 0 for k, s in zip(case.patch, case.stride))
+        convolves = implementation == "conv_transpose" or (implementation == "subpixel" and whole)
+        assert ("convolution" in exported.mlir_module()) == convolves
         if platform == "cpu":
             value, _ = exported.call(*arrays)
             np.testing.assert_allclose(value, (expected(case, *arrays) ** 2).sum(), rtol=1e-3)
@@ -271,17 +274,6 @@ class TestTorch:
             np.testing.assert_allclose(
                 to_numpy(compiled(x, kernel)), to_numpy(function(x, kernel)), **TOLERANCE
             )
-
-    @pytest.mark.xfail(
-        strict=True,
-        raises=RuntimeError,
-        reason="PyTorch on the CPU: grad_weight must be contiguous",
-    )
-    def test_upstream_one_token_channel_and_one_example(self):
-        import torch
-
-        x, kernel = torch.ones(1, 3, 1), torch.ones(2, 2, 1, requires_grad=True)
-        unpatchify(x, kernel, implementation="conv_transpose").sum().backward()
 
     def test_auto_trains_one_token_channel_and_one_example(self):
         """Patches overlap and there are few token channels, where "auto" would take the native
