@@ -144,6 +144,8 @@ def _patches_over(position: Tensor, axis: Extent) -> Tensor:
     # of patches that begin after a number, as if there were others, and of no negative number
     more = axis.blocks + axis.grid + 1
     position = position + more * axis.stride
-    last = ops.minimum(position // axis.stride - more, axis.grid - 1)
+    last, end = position // axis.stride - more, axis.grid - 1
+    # the smaller of both, by operators, which PyTorch's compiler knows for sizes
+    last = (last + end - ops.abs(last - end)) // 2
     before_first = ops.maximum((position - axis.patch) // axis.stride - more, -1)
     return ops.maximum(last - before_first, 0)
