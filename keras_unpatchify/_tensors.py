@@ -205,7 +205,8 @@ def transposed_convolution(x, kernel, strides, padding="valid"):
 
 def _native(convolve, x, *arguments):
     """A convolution of the backend."""
-    if keras.backend.backend() != "torch":
+    # PyTorch's compiler differentiates no such view where a size stands for several.
+    if keras.backend.backend() != "torch" or not all(map(is_constant, x.shape[1:-1])):
         return convolve(x, *arguments, data_format="channels_last")
     # Of a view with the channels first, Keras copies nothing, and `torch.vmap` maps it. (ONNX knows
     # no negative axes.)
