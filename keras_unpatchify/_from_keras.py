@@ -76,7 +76,7 @@ def folded_arguments(layer: keras.layers.Layer, size: Any) -> tuple[dict[str, An
 def with_weights(converted: keras.layers.Layer, layer: keras.layers.Layer) -> keras.layers.Layer:
     """The converted layer; if the original is built, so is this, with its weights."""
     if layer.built:
-        converted.build((*(None,) * (layer.rank + 1), converted.in_features))
+        converted._build_with(converted.in_features)
         converted.set_weights(layer.get_weights())
     return converted
 

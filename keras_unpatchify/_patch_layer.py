@@ -113,6 +113,11 @@ class PatchLayer(keras.layers.Layer):
         alike = isinstance(first, str) and all(other == first for other in others)
         return first if alike else paddings
 
+    def _build_with(self, channels: int | None) -> None:
+        """Builds the layer for an input of so many channels, of any size."""
+        as_sequence = self.sequence and not self.to_tokens
+        self.build((*(None,) * (2 if as_sequence else 1 + self.data_dim), channels))
+
     def _create_weights(self, in_features: int) -> None:
         kernel_shape = self._kernel_shape(in_features)
         _arguments.check_elements("kernel", kernel_shape, _arguments.MAX_KERNEL_ELEMENTS)
@@ -209,8 +214,7 @@ class PatchLayer(keras.layers.Layer):
             ]
         config = {**self.get_config(), "patch_size": patch, "stride": stride, "padding": padding}
         layer = type(self).from_config(config)
-        as_sequence = self.sequence and not self.to_tokens
-        layer.build((None,) * (2 if as_sequence else 1 + self.data_dim) + (self.channels,))
+        layer._build_with(self.channels)
         layer.kernel.assign(resampled(self.kernel, patch, self.to_tokens, interpolation))
         if self.use_bias:
             bias = self.bias

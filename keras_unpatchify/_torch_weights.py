@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_unpatchify import _arguments, _torch_layouts, _torch_modules, _torch_sources
 from keras_unpatchify._torch_layouts import Layer, Layout, Order, Sizes
-from keras_unpatchify._unpatchify import Unpatchify
 
 # The modules, below the prefix, that may hold the weight and the bias.
 PATHS = ("", "deconv.", "conv.")
@@ -215,10 +214,7 @@ def _assign(layer: Layer, weight: np.ndarray, bias: np.ndarray | None = None) ->
         remedy = f"Construct the layer with bias={other!r}. It is unchanged."
         bias = _fit_bias(layer, bias, layer._bias_shape(), remedy)
     if not layer.built:
-        to_signal = isinstance(layer, Unpatchify)
-        axes = 1 if to_signal and layer.sequence else layer.data_dim
-        in_features = weight.shape[-1] if to_signal else weight.shape[-2]
-        layer.build((*(None,) * (1 + axes), in_features))
+        layer._build_with(weight.shape[-2 if layer.to_tokens else -1])
     layer.kernel.assign(weight.astype(layer.variable_dtype, order="C"))
     if bias is not None:
         layer.bias.assign(bias.astype(layer.variable_dtype, order="C"))

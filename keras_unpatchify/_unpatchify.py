@@ -210,7 +210,7 @@ class Unpatchify(PatchLayer):
         """
         arguments, kernel = _from_keras.folded_arguments(layer, size)
         unpatchify = cls(**arguments)
-        unpatchify.build((*(None,) * (layer.rank + 1), unpatchify.in_features))
+        unpatchify._build_with(unpatchify.in_features)
         unpatchify.set_weights([kernel, *layer.get_weights()[1:]])
         return unpatchify
 

@@ -4,9 +4,9 @@ Both take a kernel of the same shape, `(*patch, signal, token)`: the axes of the
 number of channels of the signal, then that of a token. `to_sequence` and `to_grid` turn tokens on a
 grid into a sequence and back.
 
-All four take symbolic tensors, as nodes of a functional model. A constant kernel is saved with the
-model, in its config: about 20 bytes for each number. Of different dtypes, `x` and `kernel` give the
-`result_type` of Keras.
+All but `resample_kernel` take symbolic tensors, as nodes of a functional model. A constant kernel
+is saved with the model, in its config: about 20 bytes for each number. Of different dtypes, `x` and
+`kernel` give the `result_type` of Keras.
 """
 
 import math

@@ -60,20 +60,13 @@ def needed(function, geometry, padding):
 @pytest.mark.jax_backend
 @over(ORDINARY)
 @WITH_PADDINGS
-def test_unpatchify_needs_a_few_times_its_tokens_and_signal(geometry, padding):
-    forward, training = needed(unpatchify, geometry, padding)
-    assert forward <= 3
-    assert training <= 7
-
-
-@pytest.mark.jax_backend
-@over(ORDINARY)
-@WITH_PADDINGS
-def test_patchify_needs_a_few_times_its_signal_and_tokens(geometry, padding):
-    """XLA lays the blocks side by side for the product, and keeps those of all rounds."""
-    forward, training = needed(patchify, geometry, padding)
-    assert forward <= 5
-    assert training <= 17
+@pytest.mark.parametrize(("function", "most"), [(unpatchify, (3, 7)), (patchify, (5, 17))])
+def test_a_layer_needs_a_few_times_its_signal_and_tokens(function, most, geometry, padding):
+    """For tokens, XLA lays the blocks side by side for the product, and keeps those of all
+    rounds."""
+    forward, training = needed(function, geometry, padding)
+    assert forward <= most[0]
+    assert training <= most[1]
 
 
 @pytest.mark.jax_backend
