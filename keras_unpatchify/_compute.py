@@ -145,7 +145,7 @@ def _patches_over(position: Tensor, axis: Extent) -> Tensor:
     more = axis.blocks + axis.grid + 1
     position = position + more * axis.stride
     last, end = position // axis.stride - more, axis.grid - 1
-    # the smaller of both, by operators, which PyTorch's compiler knows for sizes
-    last = (last + end - ops.abs(last - end)) // 2
+    # the smaller of both; Keras's minimum asks sizes that PyTorch's compiler traces for a dtype
+    last = end - ops.maximum(end - last, 0)
     before_first = ops.maximum((position - axis.patch) // axis.stride - more, -1)
     return ops.maximum(last - before_first, 0)
