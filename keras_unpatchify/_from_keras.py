@@ -68,9 +68,8 @@ def folded_arguments(layer: keras.layers.Layer, size: Any) -> tuple[dict[str, An
         "stride": size,
         "padding": crops,
     }
-    kernel = keras.ops.convert_to_numpy(layer.kernel)
-    wide = kernel if kernel.dtype == "float64" else kernel.astype("float32")
-    return arguments, folded(wide, size).astype(kernel.dtype)
+    kernel = keras.ops.convert_to_numpy(layer.kernel)  # (*k, token, signal)
+    return arguments, folded(kernel.swapaxes(-1, -2), size)
 
 
 def with_weights(converted: keras.layers.Layer, layer: keras.layers.Layer) -> keras.layers.Layer:

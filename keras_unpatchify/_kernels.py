@@ -46,10 +46,12 @@ def _resize_matrix(old: int, new: int, interpolation: str) -> np.ndarray:
 
 
 def folded(kernel: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """The kernel of a nearest resize and a convolution in one: (*k, in, out) to (*patch, out, in).
+    """The kernel of a nearest resize and a convolution in one: (*k, ...) to (*patch, ...), float32.
 
-    A token fills `size` positions, and each adds the reversed taps of the convolution.
+    A token fills `size` positions, and each adds the reversed taps of the convolution. (Float64
+    stays float64.)
     """
+    kernel = kernel.astype(np.promote_types(kernel.dtype, "float32"))
     for axis, n in enumerate(size):
         taps = np.flip(kernel, axis)
         shape = list(taps.shape)
@@ -60,4 +62,4 @@ def folded(kernel: np.ndarray, size: Sequence[int]) -> np.ndarray:
             place[axis] = slice(start, start + taps.shape[axis])
             total[tuple(place)] += taps
         kernel = total
-    return np.swapaxes(kernel, -1, -2)
+    return kernel

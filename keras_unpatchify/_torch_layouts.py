@@ -1,16 +1,19 @@
 """How PyTorch's modules keep the weights of a layer: the same axes, permuted and merged.
 
 Each axis has a letter: `a`, `b`, `c` for the patch, `s` for the channels of the signal, `t` for
-those of a token. A layer keeps the axes of its kernel and of its bias in alphabetical order.
+those of a token. Where a module convolves beside a rearrangement or a resize, `A`, `B`, `C` are the
+taps of its kernel. A layer keeps the axes of its kernel and of its bias in alphabetical order, and
+merges `A` and `a`.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_unpatchify import _kernels
 from keras_unpatchify._patchify import Patchify
 from keras_unpatchify._sizes import Shape, Size
 from keras_unpatchify._unpatchify import Unpatchify
@@ -26,29 +29,46 @@ class Layout(NamedTuple):
     kind: str
     weight: tuple[str, ...]
     bias: tuple[str, ...]
+    taps: tuple[int, ...] = ()  # of a convolution beside a rearrangement or a resize
 
 
 def layouts_of(layer: Layer, patch_order: Order) -> dict[str, Layout]:
     """How the modules that do the same as the layer keep its weights."""
     d = layer.data_dim
+    # at least 1, also where `unlike` says that there is no such module
+    per_stride = tuple(max(1, axis.patch // axis.stride) for axis in layer.axes)
+    between = tuple(max(1, axis.patch - axis.stride + 1) for axis in layer.axes)
     linear = _merged(d, "channels_last" if patch_order is None else patch_order)
     shuffled = _merged(d, "channels_first" if patch_order is None else patch_order)
-    conv, ones = ("t", "s", *"abc"[:d]), ("",) * d
+    conv, taps = ("t", "s", *"abc"[:d]), "ABC"[:d]
     if isinstance(layer, Unpatchify):
         layouts = {
             "conv": Layout(f"ConvTranspose{d}d", conv, ("s",)),
             "linear": Layout("Linear", (linear, "t"), (linear,)),
-            "pixel_shuffle": Layout(f"Conv{d}d", (shuffled, "t", *ones), (shuffled,)),
+            "pixel_shuffle": Layout(f"Conv{d}d", (shuffled, "t", *taps), (shuffled,), per_stride),
+            "nearest": Layout(f"Conv{d}d", ("s", "t", *taps), ("s",), between),
         }
     else:
         layouts = {
             "conv": Layout(f"Conv{d}d", conv, ("t",)),
             "linear": Layout("Linear", ("t", linear), ("t",)),
-            "pixel_shuffle": Layout(f"Conv{d}d", ("t", shuffled, *ones), ("t",)),
+            "pixel_shuffle": Layout(f"Conv{d}d", ("t", shuffled, *taps), ("t",), per_stride),
         }
-    if set(layer.patch_size) == {1}:  # nothing is shuffled, and the shape would not tell the two
+    if per_stride == layer.patch_size:  # nothing is shuffled, and the shape would not tell the two
         del layouts["pixel_shuffle"]
     return layouts
+
+
+def unlike(layer: Layer, layout: str | None) -> Iterator[str]:
+    """Why no module of the layout does the same as the layer."""
+    sizes = f"and the layer has patch_size={layer.patch_size}, stride={layer.stride}"
+    if layout == "pixel_shuffle" and any(axis.patch % axis.stride for axis in layer.axes):
+        yield f"PixelShuffle needs patches of whole strides, {sizes}"
+    if layout == "nearest" and any(axis.patch < axis.stride for axis in layer.axes):
+        yield f"a resize needs patches of at least a stride, {sizes}"
+    overlapping = any(axis.patch > axis.stride for axis in layer.axes)
+    if layout in ("pixel_shuffle", "nearest") and layer.overlap == "mean" and overlapping:
+        yield "a convolution sums where patches overlap, and the layer has overlap='mean'"
 
 
 def name_of(layouts: dict[str, Layout], weight: np.ndarray | None, data_dim: int) -> str | None:
@@ -59,20 +79,23 @@ def name_of(layouts: dict[str, Layout], weight: np.ndarray | None, data_dim: int
     shape = () if weight is None else weight.shape
     name = "linear" if len(shape) == 2 else None
     if len(shape) == data_dim + 2:
-        ends_in_ones = set(shape[2:]) == {1}
-        name = "pixel_shuffle" if ends_in_ones and "pixel_shuffle" in layouts else "conv"
+        shuffled = layouts.get("pixel_shuffle")
+        name = "pixel_shuffle" if shuffled and shape[2:] == shuffled.taps else "conv"
     return name if name in layouts else None
 
 
 def own(axes: tuple[str, ...]) -> tuple[str, ...]:
     """The axes as a layer keeps them."""
-    return tuple(sorted("".join(axes)))
+    letters = sorted("".join(axes), key=lambda letter: (letter.lower(), letter))
+    return tuple("".join(axis) for _, axis in itertools.groupby(letters, str.lower))
 
 
-def letter_sizes(layer: Layer, axes: tuple[str, ...], weight: np.ndarray | None = None) -> Sizes:
+def letter_sizes(layer: Layer, layout: Layout, weight: np.ndarray | None = None) -> Sizes:
     """The size of each letter; `in_features`, where the layer leaves it open, is the weight's."""
-    sizes = dict(zip(own(axes), layer._kernel_shape(layer.channels)))
-    for axis, entries in zip(axes, () if weight is None else weight.shape):
+    sizes = dict(zip("abcst"[: layer.data_dim] + "st", layer._kernel_shape(layer.channels)))
+    for letter, taps, stride in zip("abc", layout.taps, layer.stride):
+        sizes |= {letter.upper(): taps, letter: stride}
+    for axis, entries in zip(layout.weight, () if weight is None else weight.shape):
         for letter in axis:
             if sizes[letter] is None:
                 rest = math.prod(sizes[other] for other in axis if other != letter)
@@ -94,6 +117,21 @@ def rearrange(
     split = array.reshape([sizes[letter] for letter in letters])
     permuted = split.transpose([letters.index(letter) for letter in "".join(after)])
     return permuted.reshape(merged_shape(after, sizes))
+
+
+def tapped(layer: Layer, kernel: np.ndarray, layout: str | None) -> np.ndarray:
+    """The kernel of a layer from the taps of a convolution, or back.
+
+    What enlarges convolves with reversed taps.
+    """
+    if layer.to_tokens or layout not in ("pixel_shuffle", "nearest"):
+        return kernel
+    d = layer.data_dim
+    if layout == "nearest":
+        return _kernels.folded(kernel, layer.stride)
+    split = [n for axis in layer.axes for n in (axis.patch // axis.stride, axis.stride)]
+    cells = kernel.reshape(*split, *kernel.shape[d:])
+    return np.flip(cells, tuple(range(0, 2 * d, 2))).reshape(kernel.shape)
 
 
 def _merged(data_dim: int, patch_order: str | Sequence[int]) -> str:

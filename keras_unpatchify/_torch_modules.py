@@ -21,7 +21,7 @@ class Found(NamedTuple):
     path: str  # ends with a dot, or is empty
     kind: str  # one of KINDS
     module: Any
-    factors: tuple[int, ...]  # of the PixelShuffle and PixelUnshuffle modules beside it
+    factors: tuple[Any, ...]  # of the PixelShuffle, PixelUnshuffle and Upsample modules beside it
 
     def __str__(self) -> str:
         return f"the {self.kind} {self.path[:-1]!r}" if self.path else f"the {self.kind}"
@@ -51,6 +51,8 @@ def find(source: Any, prefix: str) -> Found:
             factors.append(module.upscale_factor)
         if isinstance(module, nn.PixelUnshuffle):
             factors.append(module.downscale_factor)
+        if isinstance(module, nn.Upsample):
+            factors.append(module.scale_factor if "nearest" in module.mode else module.mode)
     if len(modules) != 1:
         raise ValueError(
             "`source` must hold exactly one Conv, ConvTranspose or Linear under the prefix. "
@@ -60,21 +62,28 @@ def find(source: Any, prefix: str) -> Found:
     return Found(*modules[0], tuple(factors))
 
 
-def differences(found: Found, layer: Layer, layout: str | None) -> Iterator[str]:
-    """What the module does otherwise than the layer; `layout` is that of the weight, if known."""
+def differences(
+    found: Found, layer: Layer, layout: str | None, taps: tuple[int, ...]
+) -> Iterator[str]:
+    """What the module does otherwise than the layer.
+
+    `layout` is that of the weight, if known. `taps` are those of a convolution beside others.
+    """
     if layout is None:
         what = f"{type(layer).__name__}(data_dim={layer.data_dim})"
         yield f"{found} does not compute what {what} computes"
     yield from _own_code(found)
     for factor in found.factors:
-        if layer.patch_size != (factor,) * layer.data_dim:
-            patch = f"patch_size={layer.patch_size}"
-            yield f"PixelShuffle has the factor {factor} where the layer has {patch}"
+        if layer.stride != (factor if isinstance(factor, tuple) else (factor,) * layer.data_dim):
+            yield (
+                f"a PixelShuffle or Upsample has the factor or mode {factor} where the layer has "
+                f"stride={layer.stride}"
+            )
     overlapping = any(axis.patch > axis.stride for axis in layer.axes)
     if layout == "conv" and layer.overlap == "mean" and overlapping:
         yield f"{found} sums where patches overlap, the layer has overlap='mean'"
-    if layout in ("conv", "pixel_shuffle") and found.kind in CONVOLUTIONS:
-        yield from _arguments(found, layer, layout)
+    if layout not in (None, "linear") and found.kind in CONVOLUTIONS:
+        yield from _arguments(found, layer, layout, taps)
 
 
 def _own_code(found: Found) -> Iterator[str]:
@@ -89,21 +98,21 @@ def _own_code(found: Found) -> Iterator[str]:
             yield f"{found} has a {name} that is parametrized by {steps}, not by weight_norm alone"
 
 
-def _arguments(found: Found, layer: Layer, layout: str) -> Iterator[str]:
+def _arguments(found: Found, layer: Layer, layout: str, taps: tuple[int, ...]) -> Iterator[str]:
     """Arguments of a convolution that are not those of the layer."""
     module, ones = found.module, (1,) * layer.data_dim
     if layout == "conv":
         owner, patch, stride = "the layer", layer.patch_size, layer.stride
     else:
-        owner, patch, stride = "a convolution beside PixelShuffle", ones, ones
-    pads = _pads_of_module(module)
+        owner, patch, stride = "a convolution beside PixelShuffle or Upsample", taps, ones
+    pads = _pads_of_module(module, layer, layout)
     expected = {"kernel_size": patch, "stride": stride, "dilation": ones, "groups": 1}
     if any(map(any, pads)):
         expected["padding_mode"] = "circular" if layer.padding == "circular" else "zeros"
     for name, value in expected.items():
         if getattr(module, name) != value:
             yield f"{found} has {name}={getattr(module, name)!r} where {owner} has {value!r}"
-    if layer.padding == "circular" and not isinstance(layer, Unpatchify):
+    if layer.padding == "circular" and layer.to_tokens and layout == "conv":
         yield from _other_start(found, layer, [before for before, _ in pads])
     elif pads != _pads_of_layer(layer):
         yield _padding_text(found, layer, pads)
@@ -135,13 +144,19 @@ def _padding_text(found: Found, layer: Layer, pads: tuple) -> str:
     return f"{text} (load its `state_dict()`, and ask for its size by `output_spatial_shape`)"
 
 
-def _pads_of_module(module: Any) -> tuple[tuple[int, int], ...]:
-    """What a convolution pads, and a transposed one crops, before and after each axis."""
+def _pads_of_module(module: Any, layer: Layer, layout: str) -> tuple[tuple[int, int], ...]:
+    """What a convolution pads, and a transposed one crops, as the layer's `padding`."""
     if module.padding == "valid":
-        return ((0, 0),) * len(module.kernel_size)
-    if module.padding == "same":  # of stride 1 only
-        return tuple(Axis(k, 1, "same").reach(0) for k in module.kernel_size)
-    return tuple((p, p - more) for p, more in zip(module.padding, module.output_padding))
+        pads = ((0, 0),) * layer.data_dim
+    elif module.padding == "same":  # of stride 1 only
+        pads = tuple(Axis(k, 1, "same").reach(0) for k in module.kernel_size)
+    else:
+        pads = tuple((p, p - more) for p, more in zip(module.padding, module.output_padding))
+    if layout != "conv" and not layer.to_tokens:
+        pads = tuple((k - 1 - a, k - 1 - b) for k, (a, b) in zip(module.kernel_size, pads))
+    if layout != "pixel_shuffle":
+        return pads
+    return tuple((s * a, s * b) for s, (a, b) in zip(layer.stride, pads))
 
 
 def _pads_of_layer(layer: Layer) -> tuple[tuple[int, int] | None, ...]:

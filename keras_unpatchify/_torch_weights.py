@@ -1,8 +1,9 @@
 """Takes weights from PyTorch to a layer, and back: the same numbers in another order."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ def load_torch_weights(
     source: Mapping[str, Any] | str | os.PathLike[str] | Any,
     prefix: str = "",
     patch_order: Order = None,
+    resize: Literal["nearest"] | None = None,
 ) -> None:
     """Loads the weights of a PyTorch module into a layer, which then computes the same function.
 
@@ -27,15 +29,19 @@ def load_torch_weights(
     - `(in_features, out_features, *patch_size)`: a `ConvTranspose`, for Unpatchify.
     - `(out_features, in_features, *patch_size)`: a `Conv`, for Patchify.
     - `(f * out_features, in_features)`: a `Linear` whose output is rearranged to a signal, for
-      Unpatchify. With `data_dim` more axes of 1, it is a `Conv` before `PixelShuffle`.
-    - `(out_features, f * in_features)`: a `Linear` of flattened patches, for Patchify. With
-      `data_dim` more axes of 1, it is a `Conv` after `PixelUnshuffle`.
+      Unpatchify.
+    - `(out_features, f * in_features)`: a `Linear` of flattened patches, for Patchify.
+    - `(prod(stride) * out_features, in_features, *k)`, `k = patch_size / stride`: a `Conv` before
+      `PixelShuffle`, for Unpatchify. An odd `k` with padding `k // 2` is a layer with
+      `padding=stride * (k // 2)`.
+    - `(out_features, prod(stride) * in_features, *k)`: a `Conv` after `PixelUnshuffle`, for
+      Patchify. A padding of `p` is a layer with `padding=stride * p`.
 
-    `PixelShuffle` needs patches that tile. Where the patch is one position, a weight that ends in
-    ones is that of a `ConvTranspose` or `Conv`. A square matrix is read as a `Linear` keeps it,
-    `(out, in)`. The bias of a module that is rearranged to a signal is that of `bias="patch"`,
-    every other one that of `bias=True`. Each loads into the other where patches tile and the bias
-    is constant over the patch.
+    Where nothing is shuffled, the weight is that of a `ConvTranspose` or `Conv`. A square matrix is
+    read as a `Linear` keeps it, `(out, in)`. The bias of a module that is rearranged to a signal is
+    that of `bias="patch"` (if patches overlap, of the stride in their middle), every other one
+    that of `bias=True`. Each loads into the other where what has a bias tiles and the bias is
+    constant over it.
 
     Weight normalisation is folded: `weight_g` and `weight_v`, or `original0` and `original1` of
     `parametrizations.weight`. The product is computed in float64 and rounded once. Nothing else
@@ -64,6 +70,9 @@ def load_torch_weights(
             permutation of these axes, such as `(1, 0, 2)` for (width, height, channel). `None` is
             `"channels_last"` for a `Linear`, and for a `Conv` the order of `PixelShuffle`,
             `"channels_first"`.
+        resize: `"nearest"` for a `Conv` of stride 1 behind a nearest `Upsample` by the stride, for
+            Unpatchify: the weight is `(out_features, in_features, *(patch_size - stride + 1))`. It
+            does not go back.
 
     Raises:
         ValueError: if anything is missing, unexpected or does not fit. The layer is unchanged.
@@ -75,7 +84,7 @@ def load_torch_weights(
         >>> load_torch_weights(head, "mae_visualize_vit_base.pth", prefix="model.decoder_pred")
     """
     prefix = _checked(layer, prefix)
-    layouts = _torch_layouts.layouts_of(layer, patch_order)
+    layouts = _layouts(layer, patch_order, resize)
     found = _torch_modules.find(source, prefix) if _torch_modules.is_module(source) else None
     state: Any = source
     if found:
@@ -90,16 +99,16 @@ def load_torch_weights(
     weight = arrays.get(names["weight"][-1])
     layout = _torch_layouts.name_of(matching, weight, layer.data_dim)
     candidates = [layouts[layout]] if layout else list(layouts.values())
-    sizes = _torch_layouts.letter_sizes(layer, candidates[0].weight, weight if layout else None)
+    sizes = [_torch_layouts.letter_sizes(layer, x, weight if layout else None) for x in candidates]
     dtype = _held_dtype(layer)
     problems = [
         *_torch_sources.wrong_names(entries, prefix, names),
         *_wrong_shapes(arrays, names, candidates, sizes),
         *_wrong_dtypes(layer, arrays, dtype),
-        *_wrong_stride(layer, layout),
+        *_torch_layouts.unlike(layer, layout),
     ]
     if found:
-        problems += _torch_modules.differences(found, layer, layout)
+        problems += _torch_modules.differences(found, layer, layout, candidates[0].taps)
     if problems:
         beginnings = {name.split(".")[0] for name in entries}
         raise ValueError(
@@ -113,7 +122,8 @@ def load_torch_weights(
         axes = getattr(candidates[0], kind)
         parts = [arrays[name] for name in spelling]
         array = _torch_sources.folded(parts[0], parts[1], dtype) if len(parts) == 2 else parts[0]
-        own[kind] = _torch_layouts.rearrange(array, axes, _torch_layouts.own(axes), sizes)
+        own[kind] = _torch_layouts.rearrange(array, axes, _torch_layouts.own(axes), sizes[0])
+    own["weight"] = _torch_layouts.tapped(layer, own["weight"], layout)
     _assign(layer, **own)
 
 
@@ -139,7 +149,9 @@ def to_torch_weights(
         layer's dtype. `torch.from_numpy` makes tensors of them, but not of bfloat16.
 
     Raises:
-        ValueError: if the layer is not built, or no module of the layout computes the same.
+        ValueError: if the layer is not built, or no module of the layout computes the same. A
+            `Conv` beside a rearrangement or a resize sums where patches overlap, and its bias fills
+            one stride of each patch.
 
     Example:
         >>> head = Unpatchify(512, 3, data_dim=2, patch_size=16)
@@ -148,17 +160,23 @@ def to_torch_weights(
         (512, 3, 16, 16)
     """
     prefix = _checked(layer, prefix)
-    layouts = _torch_layouts.layouts_of(layer, patch_order)
+    layouts = _layouts(layer, patch_order)
+    if layout == "nearest":
+        raise ValueError(
+            "Weights do not go back to a resize and a convolution: a layer that was trained may "
+            "have left what these can express. Received: layout='nearest'. Use layout='conv'."
+        )
     chosen = layouts[_arguments.one_of("layout", layout, tuple(layouts))]
     if not layer.built:
         raise ValueError(
             f"`layer` must be built. Received: layer={layer!r}. "
             "Call it, or load weights into it, first."
         )
-    for problem in _wrong_stride(layer, layout):
+    for problem in _torch_layouts.unlike(layer, layout):
         raise ValueError(f"{problem}. Received: layout={layout!r}. Use layout='conv'.")
-    sizes = _torch_layouts.letter_sizes(layer, chosen.weight)
-    arrays = {"weight": keras.ops.convert_to_numpy(layer.kernel)}
+    sizes = _torch_layouts.letter_sizes(layer, chosen)
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    arrays = {"weight": _torch_layouts.tapped(layer, kernel, layout)}
     if layer.use_bias:
         remedy = f"Use layout={'conv' if layer.use_bias is True else 'linear'!r}."
         shape = _torch_layouts.merged_shape(_torch_layouts.own(chosen.bias), sizes)
@@ -170,6 +188,19 @@ def to_torch_weights(
         moved = _torch_layouts.rearrange(array, _torch_layouts.own(axes), axes, sizes)
         result[prefix + kind] = np.array(moved, order="C")
     return result
+
+
+def _layouts(layer: Layer, order: Order, resize: str | None = None) -> dict[str, Layout]:
+    """The layouts of a layer: without a resize, or with it."""
+    if resize is not None:
+        _arguments.one_of("resize", resize, ("nearest",))
+    layouts = _torch_layouts.layouts_of(layer, order)
+    if resize and resize not in layouts:
+        raise ValueError(
+            "`resize` is for an Unpatchify, which enlarges. Received: "
+            f"resize={resize!r}, layer={layer!r}"
+        )
+    return {x: layout for x, layout in layouts.items() if (x == "nearest") == bool(resize)}
 
 
 def _checked(layer: Layer, prefix: str) -> str:
@@ -193,18 +224,37 @@ def _held_dtype(layer: Layer) -> str:
 
 
 def _fit_bias(layer: Layer, bias: np.ndarray, shape: tuple[int, ...], remedy: str) -> np.ndarray:
-    """A bias `(channel,)` or `(*patch, channel)` in the other shape, if it then does the same."""
-    if bias.ndim == len(shape):
+    """A bias in another shape, if it then does the same.
+
+    It is `(channel,)`, `(*patch, channel)`, or `(*stride, channel)` for the middle of the patch.
+    """
+    ends = [axis.of_grid(1).reach for axis in layer.axes]
+    if bias.shape == shape:
         return bias
-    per_channel = bias.reshape(-1, bias.shape[-1])[0]
-    if layer.patch_size != layer.stride or (bias != per_channel).any():
-        raise ValueError(
+    if 1 in (bias.ndim, len(shape)):
+        rule = (
             "A bias per channel does the same as one per position of the patch only where patches "
-            f"tile and the latter is constant over the patch. Received: a bias of shape "
-            f"{bias.shape} for the shape {tuple(shape)}, patch_size={layer.patch_size}, "
-            f"stride={layer.stride}. {remedy}"
+            "tile and the latter is constant over the patch"
         )
-    return np.broadcast_to(per_channel, shape)
+        per_channel = bias.reshape(-1, bias.shape[-1])[0]
+        if layer.stride in (bias.shape[:-1], shape[:-1]) and (bias == per_channel).all():
+            return np.broadcast_to(per_channel, shape)
+    else:
+        rule = (
+            "The bias of a convolution before PixelShuffle does the same as one of 'patch' only "
+            "where `padding` is half of `patch_size - stride` and the latter is zero but for the "
+            "stride in the middle"
+        )
+        if all(2 * n == axis.patch - axis.stride for axis, ns in zip(layer.axes, ends) for n in ns):
+            if bias.size < math.prod(shape):
+                return np.pad(bias, [*ends, (0, 0)])
+            middle = bias[tuple(slice(front, -back or None) for front, back in ends)]
+            if (np.pad(middle, [*ends, (0, 0)]) == bias).all():
+                return middle
+    raise ValueError(
+        f"{rule}. Received: a bias of shape {bias.shape} for the shape {shape}, "
+        f"patch_size={layer.patch_size}, stride={layer.stride}, padding={layer.padding!r}. {remedy}"
+    )
 
 
 def _assign(layer: Layer, weight: np.ndarray, bias: np.ndarray | None = None) -> None:
@@ -224,11 +274,13 @@ def _wrong_shapes(
     arrays: dict[str, np.ndarray],
     names: _torch_sources.Names,
     candidates: list[Layout],
-    sizes: Sizes,
+    sizes: list[Sizes],
 ) -> Iterator[str]:
     for kind, spelling in names.items():
         name = spelling[-1]
-        shapes = [_torch_layouts.merged_shape(getattr(x, kind), sizes) for x in candidates]
+        shapes = [
+            _torch_layouts.merged_shape(getattr(x, kind), n) for x, n in zip(candidates, sizes)
+        ]
         if name in arrays and arrays[name].shape not in shapes:
             text = " or ".join(dict.fromkeys(map(str, shapes)))
             yield f"{name!r} has the shape {arrays[name].shape} instead of {text}"
@@ -246,11 +298,3 @@ def _wrong_dtypes(layer: Layer, arrays: dict[str, np.ndarray], dtype: str) -> It
     for name, array in arrays.items():
         if "float" not in array.dtype.name or not np.can_cast(array.dtype, dtype):
             yield f"{name!r} is {array.dtype.name} instead of {dtype} or a narrower float{why}"
-
-
-def _wrong_stride(layer: Layer, layout: str | None) -> Iterator[str]:
-    if layout == "pixel_shuffle" and layer.patch_size != layer.stride:
-        yield (
-            "PixelShuffle needs patches that tile, and the layer has "
-            f"patch_size={layer.patch_size}, stride={layer.stride}"
-        )

@@ -12,6 +12,7 @@ from torch_cases import (
     SMALL,
     TOLERANCE,
     bits,
+    built,
     channels_first,
     channels_last,
     checkpoint,
@@ -20,7 +21,7 @@ from torch_cases import (
     state_of,
 )
 
-from keras_unpatchify import _torch_sources, load_torch_weights, to_torch_weights
+from keras_unpatchify import Unpatchify, _torch_sources, load_torch_weights, to_torch_weights
 
 LAYOUTS = ("conv", "linear", "pixel_shuffle")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -284,8 +285,8 @@ def test_a_bias_that_is_not_constant_over_the_patch_asks_for_the_argument():
     assert text == (
         "A bias per channel does the same as one per position of the patch only where patches "
         "tile and the latter is constant over the patch. Received: a bias of shape (4, 2, 3) for "
-        "the shape (3,), patch_size=(4, 2), stride=(4, 2). Construct the layer with bias='patch'. "
-        "It is unchanged."
+        "the shape (3,), patch_size=(4, 2), stride=(4, 2), padding='valid'. Construct the layer "
+        "with bias='patch'. It is unchanged."
     )
 
 
@@ -293,9 +294,21 @@ def test_a_bias_that_is_not_constant_over_the_patch_asks_for_the_argument():
 def test_the_two_kinds_of_bias_differ_where_patches_do_not_tile(stride):
     case = SMALL._replace(stride=stride)
     text = refusal(case.unpatchify(bias=True), linear_checkpoint([1, 2, 3] * 8))
-    assert f"stride={stride}. Construct the layer with bias='patch'. It is unchanged." in text
+    assert f"stride={stride}, padding='valid'. Construct the layer with bias='patch'." in text
     text = refusal(case.unpatchify(bias="patch"), checkpoint())
-    assert f"stride={stride}. Construct the layer with bias=True. It is unchanged." in text
+    assert f"stride={stride}, padding='valid'. Construct the layer with bias=True." in text
+
+
+@pytest.mark.parametrize("bias", [True, "patch", False])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_a_convolution_before_pixel_shuffle_keeps_every_bit(bias, k):
+    source = {"weight": hard_numbers((6, 8, k), "float32")}
+    if bias:
+        constant = bias is True
+        source["bias"] = np.repeat(normal((3,), 1), 2) if constant else normal((6,), 1)
+    layer = Unpatchify(8, 3, 1, 2 * k, 2, bias=bias, padding="same")
+    load_torch_weights(layer, source)
+    assert bits(to_torch_weights(layer, layout="pixel_shuffle")) == bits(source)
 
 
 def test_the_bias_of_a_convolution_fills_that_of_a_patch_where_patches_tile():
@@ -320,3 +333,35 @@ def test_no_module_gets_a_bias_that_it_cannot_have(bias, stride, layout, remedy)
     layer.bias.assign(normal(layer.bias.shape, 0))
     with pytest.raises(ValueError, match=f"only where patches tile.* Use layout='{remedy}'.$"):
         to_torch_weights(layer, layout=layout)
+
+
+def test_what_a_trained_layer_left_does_not_go_back_to_pixel_shuffle():
+    layer = built(Unpatchify(8, 3, 1, 6, 2, "patch", "zeros", padding="same"))
+    out = to_torch_weights(layer, layout="pixel_shuffle")  # its bias is zero outside the middle
+    assert (out["weight"].shape, out["bias"].shape) == ((6, 8, 3), (6,))
+    rule = (
+        "The bias of a convolution before PixelShuffle does the same as one of 'patch' only where "
+        "`padding` is half of `patch_size - stride` and the latter is zero but for the stride in "
+        "the middle. Received: a bias of shape (6, 3) for the shape (2, 3), patch_size=(6,), "
+    )
+    layer.bias.assign(normal((6, 3), 0))
+    with pytest.raises(ValueError) as info:
+        to_torch_weights(layer, layout="pixel_shuffle")
+    assert str(info.value) == f"{rule}stride=(2,), padding='same'. Use layout='linear'."
+    layer = built(Unpatchify(8, 3, 1, 6, 2, "patch", "zeros"))
+    with pytest.raises(ValueError) as info:
+        to_torch_weights(layer, layout="pixel_shuffle")
+    assert str(info.value) == f"{rule}stride=(2,), padding='valid'. Use layout='linear'."
+    layer = built(Unpatchify(8, 3, 1, 6, 2, padding="same", overlap="mean"))
+    with pytest.raises(ValueError) as info:
+        to_torch_weights(layer, layout="pixel_shuffle")
+    assert str(info.value) == (
+        "a convolution sums where patches overlap, and the layer has overlap='mean'. "
+        "Received: layout='pixel_shuffle'. Use layout='conv'."
+    )
+    with pytest.raises(ValueError) as info:
+        to_torch_weights(layer, layout="nearest")
+    assert str(info.value) == (
+        "Weights do not go back to a resize and a convolution: a layer that was trained may have "
+        "left what these can express. Received: layout='nearest'. Use layout='conv'."
+    )

@@ -183,7 +183,7 @@ def clamped(module):
 
 
 HEAD = "the ConvTranspose2d has "
-PLAIN = "a convolution beside PixelShuffle has"
+PLAIN = "a convolution beside PixelShuffle or Upsample has"
 
 DIFFERENT = {
     "stride": (
@@ -264,17 +264,23 @@ DIFFERENT = {
     "factor": (
         Unpatchify(8, 3, 2, 4, bias="patch"),
         nn.Sequential(nn.Conv2d(8, 48, 1), nn.PixelShuffle(2)),
-        "PixelShuffle has the factor 2 where the layer has patch_size=(4, 4)",
+        "a PixelShuffle or Upsample has the factor or mode 2 where the layer has stride=(4, 4)",
     ),
     "factor of PixelUnshuffle": (
         Patchify(3, 8, 2, 4),
         nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(48, 8, 1)),
-        "PixelShuffle has the factor 2 where the layer has patch_size=(4, 4)",
+        "a PixelShuffle or Upsample has the factor or mode 2 where the layer has stride=(4, 4)",
     ),
     "padding before PixelShuffle": (
         Unpatchify(8, 3, 2, 2, bias="patch"),
         nn.Conv2d(8, 12, 1, padding=1),
         "the Conv2d has padding=(1, 1) where the layer has padding='valid'",
+    ),
+    "padding of a wide convolution before PixelShuffle": (
+        Unpatchify(8, 3, 2, 6, 2, bias="patch", padding="same"),
+        nn.Conv2d(8, 12, 3, padding=0),
+        "the Conv2d has padding=(0, 0) where the layer has padding='same' (it is padding=((4, 4), "
+        "(4, 4)) of a layer)",
     ),
     "own forward": (
         unpatchify(),

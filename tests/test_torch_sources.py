@@ -135,11 +135,12 @@ def test_a_weight_of_single_positions():
     assert "'weight' has the shape (23, 8, 1, 1) instead of (23, 3, 1, 1)" in text
 
 
-def test_pixels_are_shuffled_where_patches_tile():
-    layer = built(SMALL._replace(stride=(2, 2)).unpatchify(bias="patch"))
-    source = {"weight": normal((24, 8, 1, 1), 0), "bias": normal((24,), 0)}
+def test_pixels_are_shuffled_by_whole_strides():
+    layer = built(SMALL._replace(stride=(3, 2)).unpatchify(bias="patch"))
+    source = {"weight": normal((18, 8, 1, 1), 0), "bias": normal((18,), 0)}
     problem = (
-        "PixelShuffle needs patches that tile, and the layer has patch_size=(4, 2), stride=(2, 2)"
+        "PixelShuffle needs patches of whole strides, and the layer has patch_size=(4, 2), "
+        "stride=(3, 2)"
     )
     assert f"under the prefix: {problem}. Received" in refusal(layer, source)
     with pytest.raises(ValueError) as info:

@@ -17,13 +17,15 @@ from torch_cases import (
     TILING,
     TOLERANCE,
     Case,
+    bits,
     channels_first,
     channels_last,
     checkpoint,
     over_cases,
+    refusal,
 )
 
-from keras_unpatchify import Patchify, Unpatchify, load_torch_weights
+from keras_unpatchify import Patchify, Unpatchify, load_torch_weights, to_torch_weights
 
 
 @pytest.fixture
@@ -149,6 +151,72 @@ def test_a_convolution_after_pixel_unshuffle_gives_the_same_tokens(torch, as_mod
     image = normal((2, 12, 20, 3), 0)
     expected = channels_last(stem(channels_first(torch, image)))
     np.testing.assert_allclose(run(layer, image), expected, **TOLERANCE)
+
+
+def shuffled(x, data_dim, factor, order):
+    """(batch, *grid, factor**data_dim * channels) -> (batch, *grid * factor, channels)."""
+    grid, cell = "hwd"[:data_dim], "abc"[:data_dim]
+    parts = ["s", *cell] if order == "channels_first" else [*cell, "s"]
+    axes = " ".join(f"({g} {c})" for g, c in zip(grid, cell))
+    names = " ".join(grid)
+    sizes = dict.fromkeys(cell, factor)
+    return rearrange(x, f"n {names} ({' '.join(parts)}) -> n {axes} s", **sizes)
+
+
+@pytest.mark.parametrize("order", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("data_dim", [1, 2, 3])
+def test_a_wide_convolution_before_pixel_shuffle_gives_the_same_signal(torch, data_dim, k, order):
+    conv = getattr(torch.nn, f"Conv{data_dim}d")(4, 3 * 2**data_dim, k, padding=k // 2)
+    padding = 2 * (k // 2)
+    layer = Unpatchify(None, 3, data_dim, 2 * k, 2, bias="patch", padding=padding)
+    load_torch_weights(layer, conv, patch_order=order)
+    x = normal((2, *(4, 3, 2)[:data_dim], 4), 0)
+    expected = shuffled(channels_last(conv(channels_first(torch, x))), data_dim, 2, order)
+    np.testing.assert_allclose(run(layer, x), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(("k", "p"), [(1, 0), (2, 0), (2, 1), (3, 1), (3, 0), (5, 2)])
+def test_a_wide_convolution_after_pixel_unshuffle_gives_the_same_tokens(torch, k, p):
+    stem = torch.nn.Sequential(torch.nn.PixelUnshuffle(2), torch.nn.Conv2d(12, 8, k, padding=p))
+    layer = Patchify(None, 8, 2, 2 * k, stride=2, padding=2 * p)
+    load_torch_weights(layer, stem)
+    image = normal((2, 12, 20, 3), 0)
+    expected = channels_last(stem(channels_first(torch, image)))
+    np.testing.assert_allclose(run(layer, image), expected, **TOLERANCE)
+    out = to_torch_weights(layer, layout="pixel_shuffle", prefix="1")
+    assert bits(out) == bits({name: x.numpy() for name, x in stem.state_dict().items()})
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+@pytest.mark.parametrize(
+    ("data_dim", "k", "p", "scale"), [(1, 3, 1, 2), (2, 5, 2, 2), (2, 3, 0, 3), (3, 2, 0, 2)]
+)
+def test_a_convolution_behind_a_nearest_resize_gives_the_same_signal(
+    torch, data_dim, k, p, scale, as_module
+):
+    conv = getattr(torch.nn, f"Conv{data_dim}d")(4, 3, k, padding=p)
+    model = torch.nn.Sequential(torch.nn.Upsample(scale_factor=scale), conv)
+    layer = Unpatchify(None, 3, data_dim, k + scale - 1, scale, padding=k - 1 - p)
+    load_torch_weights(layer, model if as_module else conv.state_dict(), resize="nearest")
+    x = normal((2, *(4, 3, 2)[:data_dim], 4), 0)
+    expected = channels_last(model(channels_first(torch, x)))
+    np.testing.assert_allclose(run(layer, x), expected, **TOLERANCE)
+
+
+def test_a_resize_is_named_where_it_fits():
+    source = {"weight": normal((3, 8, 3), 0), "bias": normal((3,), 1)}
+    layer = Unpatchify(8, 3, 1, 4, 2, padding=1)
+    assert "'weight' has the shape (3, 8, 3) instead of" in refusal(layer, source)
+    assert "`resize` must be one of 'nearest'. Received: resize='linear'" in refusal(
+        layer, source, resize="linear"
+    )
+    text = refusal(Patchify(8, 3, 1, 4, 2), source, resize="nearest")
+    assert text.startswith("`resize` is for an Unpatchify, which enlarges. Received: resize=")
+    text = refusal(Unpatchify(8, 3, 1, 2, 3), source, resize="nearest")
+    assert "a resize needs patches of at least a stride, and the layer has patch_size=(2,)" in text
+    text = refusal(Unpatchify(8, 3, 1, 4, 2, overlap="mean"), source, resize="nearest")
+    assert "a convolution sums where patches overlap, and the layer has overlap='mean'" in text
 
 
 @pytest.mark.parametrize("as_module", [True, False])
