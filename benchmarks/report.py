@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from timing import STEPS
 from workloads import LAYERS, LOWERINGS, MODELS, Workload, input_shape
 
-COLUMNS = ("auto", "before", *LOWERINGS, "keras", "hand-written", "product", "torch")
+COLUMNS = ("auto", "before", *LOWERINGS, "keras", "resize", "hand-written", "product", "torch")
 COLORS = {"torch": "#d1495b", "tensorflow": "#edae49", "jax": "#00798c"}
 LABELS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 MODEL_NAMES = {workload.name for workload in MODELS}
@@ -80,7 +80,7 @@ def summary(rows):
         "same": [row for row in rows if row["padding"] == "same"],
     }
     lines = []
-    for contender in ("keras", "before", "hand-written", "torch", "best"):
+    for contender in ("keras", "before", "resize", "hand-written", "torch", "best"):
         for name, group in groups.items():
             for layer in LAYERS:
                 ratios = [over(group, layer, step, contender) for step in STEPS]

@@ -21,6 +21,7 @@ class Workload(NamedTuple):
     patch: tuple
     stride: tuple
     padding: str = "valid"
+    resize: bool = False  # whether the kernel is that of a nearest resize and a convolution
 
     @property
     def tiling(self):
@@ -78,9 +79,17 @@ ENCODERS = (
     Workload("3D 2/2", 1, (16, 16, 16), 32, 16, (2, 2, 2), (2, 2, 2)),
 )
 
+# Steps of decoders that enlarge by a nearest resize by the stride, and convolve.
+RESIZES = (
+    Workload("resize 2, 3 x 3", 1, (32, 32), 128, 128, (4, 4), (2, 2), "same", resize=True),
+    Workload("resize 2, 3 x 3, narrow", 1, (64, 64), 64, 32, (4, 4), (2, 2), "same", resize=True),
+    Workload("resize 4, 5 x 5", 1, (16, 16), 128, 64, (8, 8), (4, 4), "same", resize=True),
+)
+
 # Models with "valid", which tiling patches do not tell from "same"; encoders with both.
 WORKLOADS = (*MODELS, *(w._replace(padding=p) for w in ENCODERS for p in ("valid", "same")))
 WORKLOADS += tuple(w._replace(padding="same") for w in MODELS if not w.tiling)
+WORKLOADS += RESIZES
 
 LAYERS = ("unpatchify", "patchify")
 LOWERINGS = ("conv_transpose", "matmul", "subpixel")
@@ -132,6 +141,7 @@ def contenders(workload, layer):
     whole = all(k % s == 0 for k, s in zip(workload.patch, workload.stride))
     names = ["auto", "conv_transpose", "matmul", "keras"]
     names += ["subpixel"] * (whole and not workload.tiling)
+    names += ["resize"] * (workload.resize and layer == "unpatchify")
     if layer == "unpatchify" and workload.padding == "valid":
         names += ["hand-written"] * workload.tiling + ["product"] + ["torch"] * torch
     return names
@@ -139,10 +149,20 @@ def contenders(workload, layer):
 
 def make(workload, layer, contender, package=keras_unpatchify):
     """A contender, with the weights that all contenders of a workload share."""
-    _, _, grid, token, signal, patch, stride, padding = workload
+    _, _, grid, token, signal, patch, stride, padding, resize = workload
     rng, to_signal = np.random.default_rng(0), layer == "unpatchify"
     kernel = rng.uniform(-1, 1, (*patch, signal, token)).astype("float32") / math.sqrt(token)
     bias = rng.uniform(-1, 1, signal if to_signal else token).astype("float32")
+    if resize:  # 2D
+        size = [k - s + 1 for k, s in zip(patch, stride)]
+        convolution = keras.layers.Conv2D(signal, size, padding=padding)
+        convolution.build((None, None, None, token))
+        taps = kernel[: size[0], : size[1]].swapaxes(-1, -2)
+        convolution.kernel.assign(taps)
+        if contender == "resize":
+            convolution.bias.assign(bias)
+            return keras.Sequential([keras.layers.UpSampling2D(stride), convolution])
+        kernel = package.Unpatchify.from_conv(convolution, stride).get_weights()[0]
     columns, weights = kernel.reshape(-1, token).T, (kernel, bias)
     if contender == "torch":
         return torch_formulation(kernel, bias, stride)
