@@ -279,8 +279,8 @@ def get(name: str, value: Any, others: str = "") -> Any:
             f"`{name}` must be {others}a Keras initializer or its name. "
             f"Received: {name}={value!r} ({error})"
         ) from error
-    ours_or_keras = type(initializer).__module__.startswith(("keras.", "keras_unpatchify."))
-    if ours_or_keras and hasattr(initializer, "seed") and initializer.get_config()["seed"] is None:
+    of_keras = type(initializer).__module__.startswith("keras.")
+    if of_keras and hasattr(initializer, "seed") and initializer.get_config()["seed"] is None:
         return initializer.clone()
     return initializer
 

@@ -4,7 +4,8 @@
 
 One process imports the backend and collects the tests. For each mutant it forks, puts the changed
 code into the function, and runs the tests that reach the changed line until one fails: those first
-whose names have failed most often, then those of different names. For each function and kind of
+whose names have failed most often, then those of different names. Lines that no test runs on this
+backend are left out: others run them, as the coverage of all says. For each function and kind of
 change, mutants.toml says how many mutants may survive, and why.
 """
 
@@ -181,6 +182,9 @@ class Tests:
         # the same ones where other code changes
         chosen.sort(key=lambda mutant: zlib.crc32(mutant.name.encode()))
         del chosen[self.number :]
+        others = [mutant for mutant in chosen if not self.reaching(mutant)]
+        print(f"{len(others)} of {len(chosen)} are in lines that other backends run", flush=True)
+        chosen = [mutant for mutant in chosen if mutant not in others]
         running, start, self.total = {}, time.time(), len(chosen)
         gc.collect()
         gc.freeze()  # so that collections in the forks copy none of it
@@ -229,10 +233,14 @@ class Tests:
                 return item
         return None
 
+    def reaching(self, mutant):
+        """Tests that run a line of the mutant."""
+        lines = {f"{mutant.path.name}:{n}" for n in mutant.lines}
+        return [i for i in self.items if lines & self.reached[self.group(i)]]
+
     def of(self, mutant):
         """Tests that reach the mutant, in their order, for so many seconds."""
-        lines = {f"{mutant.path.name}:{n}" for n in mutant.lines}
-        reaching = [i for i in self.items if lines & self.reached[self.group(i)]]
+        reaching = self.reaching(mutant)
         reaching.sort(key=lambda item: self.seconds[self.group(item)])
         turns, seen = [], collections.Counter()
         for item in reaching:

@@ -69,12 +69,25 @@ def test_both_are_nodes_of_a_functional_model(size, tmp_path):
     model = keras.Model(image, ops.from_patches(patches, 2, "same", overlap="mean"))
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
+    assert [node.name for node in again.operations] == [node.name for node in model.operations]
     x = normal((1, 8, 10, 2), 0) if size[0] is None else normal((1, 8, 9, 2), 0)
     y = to_numpy(again(tensor(x)))
     np.testing.assert_allclose(y[:, :8, : x.shape[2]], x, **TOLERANCE)
 
 
+def test_a_functional_model_knows_the_size_of_patches():
+    patches = keras.Input((2, 3, 4, 4, 1))
+    assert ops.from_patches(patches, 3, output_spatial_shape=(8, 12)).shape == (None, 8, 12, 1)
+    with pytest.raises(ValueError, match="must be a size that `Patchify` turns into the grid"):
+        ops.from_patches(patches, 3, output_spatial_shape=(8, 14))
+    text = "In a functional model, `output_spatial_shape` must hold integers"
+    with pytest.raises(ValueError, match=text):
+        ops.from_patches(patches, 3, output_spatial_shape=(8, None))
+
+
 def test_shapes_that_hold_no_patches_are_refused():
+    with pytest.raises(ValueError, match=r"The signal must be at least \(4, 4\) long"):
+        ops.patches(np.ones((1, 8, 3, 1), "float32"), 4)
     with pytest.raises(ValueError, match=r"The input must have 5 axes"):
         ops.patches(np.ones((1, 2, 2, 2, 2, 3), "float32"), 2)
     with pytest.raises(ValueError, match=r"The input must have 3 axes"):
