@@ -1,6 +1,7 @@
 """Both directions, from checked arguments to the result: sizes, a lowering, mean, bias."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -139,7 +140,7 @@ def _coverage(axes: Sequence[Extent]) -> Tensor:
     return coverage
 
 
-def _patches_over(position: Tensor, axis: Extent) -> Tensor:
+def _patches_over(position: Any, axis: Extent) -> Any:
     """How many patches cover positions that are counted from the beginning of the first patch."""
     # of patches that begin after a number, as if there were others, and of no negative number
     more = axis.blocks + axis.grid + 1

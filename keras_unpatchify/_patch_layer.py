@@ -8,7 +8,7 @@ import keras
 from keras_unpatchify import _arguments, initializers
 from keras_unpatchify._arguments import Implementation, Padding, PerAxis
 from keras_unpatchify._kernels import INTERPOLATIONS, Interpolation, resampled
-from keras_unpatchify._sizes import Shape
+from keras_unpatchify._sizes import Shape, Size
 from keras_unpatchify._tensors import Tensor, as_tensor
 
 REQUIRED = ("in_features", "out_features", "data_dim", "patch_size")
@@ -118,7 +118,7 @@ class PatchLayer(keras.layers.Layer):
         as_sequence = self.sequence and not self.to_tokens
         self.build((*(None,) * (2 if as_sequence else 1 + self.data_dim), channels))
 
-    def _create_weights(self, in_features: int) -> None:
+    def _create_weights(self, in_features: Size) -> None:
         kernel_shape = self._kernel_shape(in_features)
         _arguments.check_elements("kernel", kernel_shape, _arguments.MAX_KERNEL_ELEMENTS)
         self.channels = in_features

@@ -6,7 +6,7 @@ import keras
 
 from keras_unpatchify import _arguments, _compute, _from_keras, ops
 from keras_unpatchify._patch_layer import PatchLayer
-from keras_unpatchify._sizes import Shape
+from keras_unpatchify._sizes import Shape, StaticShape
 from keras_unpatchify._tensors import Tensor, with_channels
 
 
@@ -101,7 +101,7 @@ class Patchify(PatchLayer):
         """
         return _from_keras.with_weights(cls(**_from_keras.conv_arguments(layer)), layer)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: StaticShape) -> None:
         """Creates the kernel and the bias."""
         self.compute_output_shape(input_shape)  # checks it
         self._create_weights(self.channels or input_shape[-1])
@@ -109,7 +109,7 @@ class Patchify(PatchLayer):
     def _kernel_shape(self, in_features: int | None) -> Shape:
         return (*self.patch_size, in_features, self.out_features)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: StaticShape) -> StaticShape:
         """The shape of the tokens of a signal `(batch, *size, in_features)`."""
         shape = _arguments.as_shape(input_shape)
         _arguments.check_input(shape, self.data_dim, self.channels)

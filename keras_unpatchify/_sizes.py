@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 Size = Any  # an int, `None`, or a backend's scalar
 Shape = tuple[Size, ...]
+StaticShape = tuple[int | None, ...]  # as Keras tells it a layer
 Pair = tuple[Size, Size]  # of the two ends of an axis
 
 

@@ -9,7 +9,7 @@ from keras_unpatchify import _arguments, _compute, _from_keras, ops
 from keras_unpatchify._arguments import Implementation, Overlap, Padding, PerAxis
 from keras_unpatchify._patch_layer import PatchLayer
 from keras_unpatchify._patchify import Patchify
-from keras_unpatchify._sizes import Shape
+from keras_unpatchify._sizes import Shape, StaticShape
 from keras_unpatchify._tensors import Tensor, with_channels
 
 
@@ -235,7 +235,7 @@ class Unpatchify(PatchLayer):
         """
         return _from_keras.with_weights(cls(**_from_keras.conv_transpose_arguments(layer)), layer)
 
-    def build(self, x_shape: Shape, like_shape: Shape | None = None) -> None:
+    def build(self, x_shape: StaticShape, like_shape: StaticShape | None = None) -> None:
         """Creates the kernel and the bias."""
         self.compute_output_shape(x_shape)  # checks it; a call checks `like`
         self._create_weights(self.channels or x_shape[-1])
@@ -249,10 +249,10 @@ class Unpatchify(PatchLayer):
 
     def compute_output_shape(
         self,
-        x_shape: Shape | None = None,
-        like_shape: Shape | None = None,
-        input_shape: Shape | None = None,
-    ) -> Shape:
+        x_shape: StaticShape | None = None,
+        like_shape: StaticShape | None = None,
+        input_shape: StaticShape | None = None,
+    ) -> StaticShape:
         """The shape of the signal of tokens, of the default size or that of `like`.
 
         `input_shape` is another name of `x_shape`, that of Keras's layers.

@@ -231,9 +231,9 @@ def _checked(
         raise ValueError(
             f"The bias must have the shape {expected}. Received: bias.shape={tuple(bias.shape)}"
         )
+    arrays: list[Any] = [x, kernel, bias]
     x, kernel, bias = [
-        a if a is None or _are_symbolic(a) else keras.ops.convert_to_tensor(a)
-        for a in (x, kernel, bias)
+        a if a is None or _are_symbolic(a) else keras.ops.convert_to_tensor(a) for a in arrays
     ]
     dtypes = [keras.backend.standardize_dtype(a.dtype) for a in (x, kernel)]
     dtype = keras.backend.result_type(*dtypes)
@@ -287,7 +287,7 @@ def _placed(x, stride, padding, overlap):
     return x, _arguments.make_axes(x.shape[1 + data_dim : -1], stride, padding, data_dim)
 
 
-def _are_symbolic(*xs: Tensor) -> bool:
+def _are_symbolic(*xs: Any) -> bool:
     """Whether one of the tensors is that of a functional model, which has a shape only."""
     return any(isinstance(x, keras.KerasTensor) for x in xs)
 
