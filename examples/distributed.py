@@ -2,7 +2,7 @@
 
     python examples/distributed.py [--out DIR]
 
-The eight devices are this machine's CPU, divided. On a machine with accelerators take out the line
+The eight devices are this machine's CPU, divided. On a machine with accelerators take out the lines
 with XLA_FLAGS. Nothing here is the package's own: Keras and jax divide arrays, and compile for it.
 """
 
@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+flags = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8"
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")

@@ -9,9 +9,13 @@ import argparse
 from pathlib import Path
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
-from skimage import data
+
+try:
+    import matplotlib.pyplot as plt
+    from skimage import data
+except ImportError as error:
+    raise SystemExit(f"{error}. What the examples need: pip install '.[example]'") from None
 
 from keras_unpatchify import Patchify, Unpatchify
 
