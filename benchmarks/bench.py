@@ -179,6 +179,7 @@ def arguments():
     parser.add_argument("--before", metavar="CHECKOUT", help="another contender, its package")
     parser.add_argument("--batch", type=int, default=1, help="multiplies each batch")
     parser.add_argument("--dtype", default="float32", help="a dtype policy of Keras")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the file")
     for name, kind in (("--peak-memory", str), ("--pool-growth", int)):  # what processes are asked
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -197,12 +198,19 @@ def main():
     before, start = args.before and other_package(args.before), time.perf_counter()
     command = f"KERAS_BACKEND={BACKEND} python benchmarks/bench.py {' '.join(sys.argv[1:])}".strip()
     result = {"backend": BACKEND, **machine.description(), "command": command, "workloads": []}
-    for workload in workloads:
+    args.out.mkdir(parents=True, exist_ok=True)
+    dtype = "" if args.dtype == "float32" else f"-{args.dtype}"
+    path = args.out / f"{BACKEND}-{result['device']}{dtype}.json"
+    if args.resume and path.exists():
+        result["workloads"] = json.loads(path.read_text())["workloads"]
+    have = {(row["name"], row["padding"]) for row in result["workloads"]}
+    for workload in (w for w in workloads if (w.name, w.padding) not in have):
         print(f"{time.perf_counter() - start:4.0f} s  {workload}", file=sys.stderr, flush=True)
         row = {"name": workload.name, "padding": workload.padding, "tiling": workload.tiling}
         row |= {"geometry": str(workload), "shape": workload._asdict()}
         row |= {layer: speed(workload, layer, args.rounds, before) for layer in LAYERS}
         result["workloads"].append(row)
+        path.write_text(json.dumps(result, indent=1) + "\n")
     if BACKEND != "jax":
         result["eager"] = eager(args.rounds, before)
     if not args.speed_only:
@@ -210,9 +218,6 @@ def main():
         if BACKEND == "jax" and machine.device() == "cpu":
             result["division"] = division()
     result["minutes"] = (time.perf_counter() - start) / 60
-    args.out.mkdir(parents=True, exist_ok=True)
-    dtype = "" if args.dtype == "float32" else f"-{args.dtype}"
-    path = args.out / f"{BACKEND}-{result['device']}{dtype}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
