@@ -219,6 +219,24 @@ def test_an_exported_model_computes_the_same(
     export_and_compare()
 
 
+@pytest.mark.torch_backend
+@pytest.mark.parametrize("kind", [*MODELS, "valid", *VOLUMES])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_program_of_torch_takes_any_batch(implementation, kind, tmp_path):
+    """The format of `torch.export`, which Keras writes from 3.15 on."""
+    import torch
+
+    shape = VOLUME if kind in VOLUMES else IMAGE
+    model, path = build(kind, (None, *shape[1:]), implementation), str(tmp_path / "model.pt2")
+    batch = {0: torch.export.Dim("batch", max=64)}
+    model.export(path, format="torch", verbose=False, dynamic_shapes=batch)
+    program = torch.export.load(path).module()
+    for number in (1, 2, 5):
+        x = normal((number, *shape[1:]), 0)
+        y = keras.tree.flatten(program(torch.from_numpy(x)))[0]
+        np.testing.assert_allclose(to_numpy(y), to_numpy(model(x)), **TOLERANCE)
+
+
 class Normalized(keras.layers.Layer):
     """LayerNormalization as ONNX takes it from torch."""
 
