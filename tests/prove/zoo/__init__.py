@@ -141,6 +141,13 @@ def within(module, forward):
     return last(x), last(y)
 
 
+def across(begin, end, forward):
+    """The input of a module of channels first, and the output of a later one."""
+    x, _, _ = seen(begin, forward)
+    _, y, _ = seen(end, forward)
+    return last(x), last(y)
+
+
 def import_torchvision():
     """Imports torchvision, which timm needs, where its operators are of another build than torch.
 

@@ -851,3 +851,373 @@ def unet_down(cls):
 def oobleck(cls):
     model = build(cls, encoder_hidden_size=4, decoder_channels=4, decoder_input_channels=4)
     return model, lambda: model.decoder(normal(1, 4, 5))
+
+
+@head(
+    "CogView3-Plus, out",
+    "diffusers.CogView3PlusTransformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def cogview3(cls):
+    sizes = {"text_embed_dim": 8, "time_embed_dim": 8, "condition_dim": 4, "pos_embed_max_size": 8}
+    model, size = build(cls, **SMALL, sample_size=8, **sizes), torch.tensor([[4, 6]])
+    image, words = normal(1, 16, 4, 6), normal(1, 5, 8)
+    return unpatched(model, "proj_out", (2, 3), image, words, TIME, size, size, size)
+
+
+@head(
+    "OmniGen, out",
+    "diffusers.OmniGenTransformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 4, 2, 2, bias="patch")',
+)
+def omnigen(cls):
+    sizes = {"hidden_size": 16, "intermediate_size": 8, "pos_embed_max_size": 8}
+    heads = {"num_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    words = {"vocab_size": 4, "pad_token_id": 0, "time_step_dim": 8}
+    rotary = {"short_factor": [1] * 4, "long_factor": [1] * 4}
+    model = build(cls, rope_scaling=rotary, **sizes, **heads, **words)
+    order = torch.arange(1 + 6)[None]
+    return unpatched(model, "proj_out", (2, 3), normal(1, 4, 4, 6), TIME, None, [], {}, None, order)
+
+
+def prx(cls):
+    sizes = {"context_in_dim": 8, "hidden_size": 16, "num_heads": 2, "depth": 1, "axes_dim": [4, 4]}
+    model, image = build(cls, **sizes), normal(1, 16, 4, 6)
+    return model, image, lambda: model(image, TIME / 10, normal(1, 5, 8))
+
+
+@head(
+    "PRX, in",
+    "diffusers.PRXTransformer2DModel",
+    "img_in",
+    "Patchify(16, n, 2, 2)",
+    load={"patch_order": "channels_first"},
+)
+def prx_in(cls):
+    model, image, forward = prx(cls)
+    _, tokens, _ = seen(model.img_in, forward)
+    return model, last(image), grid(tokens, 2, 3)
+
+
+@head(
+    "PRX, out",
+    "diffusers.PRXTransformer2DModel",
+    "final_layer.linear",
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def prx_out(cls):
+    model, _, forward = prx(cls)
+    tokens, _, result = seen(model.final_layer.linear, forward)
+    return model, grid(tokens, 2, 3), last(result.sample)
+
+
+def qwen_image(cls):
+    return build(cls, **SMALL, in_channels=64, joint_attention_dim=8, axes_dims_rope=(2, 2, 4))
+
+
+@head(
+    "Qwen-Image, in",
+    "diffusers.QwenImageTransformer2DModel",
+    "img_in",
+    "Patchify(16, n, 2, 2)",
+    load={"patch_order": "channels_first"},
+)
+def qwen_image_in(cls):
+    from diffusers import QwenImagePipeline
+
+    model, image = qwen_image(cls), normal(1, 16, 4, 6)
+    patches = QwenImagePipeline._pack_latents(image, 1, 16, 4, 6)
+    return model, last(image), grid(model.img_in(patches), 2, 3)
+
+
+@head(
+    "Qwen-Image, out",
+    "diffusers.QwenImageTransformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def qwen_image_out(cls):
+    from diffusers import QwenImagePipeline
+
+    model, tokens = qwen_image(cls), normal(1, 6, 16)
+    image = QwenImagePipeline._unpack_latents(model.proj_out(tokens), 4, 6, vae_scale_factor=1)
+    return model, grid(tokens, 2, 3), last(image[:, :, 0])
+
+
+@head(
+    "GLM-Image, out",
+    "diffusers.GlmImageTransformer2DModel",
+    "proj_out",
+    'Unpatchify(None, 16, 2, 2, bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def glm_image(cls):
+    sizes = {"text_embed_dim": 8, "time_embed_dim": 8, "condition_dim": 4}
+    model = build(cls, **SMALL, prior_vq_quantizer_codebook_size=4, **sizes)
+    prior, dropped = torch.zeros(1, 6, dtype=torch.int64), torch.zeros(1, 6, dtype=torch.bool)
+    image, words, size = normal(1, 16, 4, 6), normal(1, 5, 8), torch.tensor([[4, 6]])
+    return unpatched(model, "proj_out", (2, 3), image, words, prior, dropped, TIME, size, size)
+
+
+def cosmos3(cls):
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes = {"head_dim": 8, "hidden_size": 16, "intermediate_size": 8, "vocab_size": 4}
+    return build(cls, rope_axes_dim=(2, 1, 1), **heads, **sizes)
+
+
+@head(
+    "Cosmos 3, in, any size",
+    "diffusers.Cosmos3OmniTransformer",
+    "proj_in",
+    "Patchify(48, n, 3, (1, 2, 2), padding=((0, 0), (0, 1), (0, 1)))",
+)
+def cosmos3_in(cls):
+    model, video = cosmos3(cls), normal(1, 48, 3, 5, 7)
+    patches, _ = model._patchify_and_pack_latents([video])
+    return model, last(video), grid(model.proj_in(patches)[None], 3, 3, 4)
+
+
+@head(
+    "Cosmos 3, out, any size",
+    "diffusers.Cosmos3OmniTransformer",
+    "proj_out",
+    'Unpatchify(None, 48, 3, (1, 2, 2), padding=((0, 0), (0, 1), (0, 1)), bias="patch")',
+)
+def cosmos3_out(cls):
+    model, tokens = cosmos3(cls), normal(3 * 3 * 4, 16)
+    (video,) = model._unpatchify_and_unpack_latents(
+        model.proj_out(tokens), [(3, 3, 4)], [torch.arange(3)], [(3, 5, 7)]
+    )
+    return model, grid(tokens[None], 3, 3, 4), last(video)
+
+
+def kandinsky6(cls):
+    sizes = {"time_dim": 8, "model_dim": 16, "ff_dim": 8, "axes_dims": (4, 2, 2)}
+    text = {"in_text_dim": 8, "in_text_dim2": 8, "num_text_blocks": 1, "num_visual_blocks": 1}
+    return build(cls, visual_cond=False, **sizes, **text)
+
+
+@head(
+    "Kandinsky 6, in",
+    "diffusers.Kandinsky6Transformer3DModel",
+    "visual_embeddings.in_layer",
+    "Patchify(16, n, 3, (1, 2, 2))",
+)
+def kandinsky6_in(cls):
+    model, video = kandinsky6(cls), normal(1, 3, 4, 6, 16)
+    return model, video, model.visual_embeddings(video)
+
+
+@head(
+    "Kandinsky 6, out",
+    "diffusers.Kandinsky6Transformer3DModel",
+    "out_layer.out_layer",
+    'Unpatchify(None, 16, 3, (1, 2, 2), bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def kandinsky6_out(cls):
+    model, tokens = kandinsky6(cls), normal(1, 3, 2, 3, 16)
+    x, _, video = seen(model.out_layer.out_layer, lambda: model.out_layer(tokens, normal(1, 8)))
+    return model, x, video
+
+
+@head(
+    "Motif-Video, out",
+    "diffusers.MotifVideoTransformer3DModel",
+    "proj_out",
+    'Unpatchify(None, 16, 3, (1, 2, 2), bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def motif_video(cls):
+    model = build(cls, **SMALL, num_single_layers=1, text_embed_dim=8, rope_axes_dim=(2, 4, 2))
+    return unpatched(model, "proj_out", (3, 2, 3), normal(1, 33, 3, 4, 6), TIME, normal(1, 5, 8))
+
+
+@head(
+    "Helios, long history",
+    "diffusers.HeliosTransformer3DModel",
+    "patch_long",
+    "Patchify(16, n, 3, (4, 8, 8))",
+)
+def helios(cls):
+    sizes = {"text_dim": 8, "freq_dim": 8, "ffn_dim": 8, "rope_dim": (4, 2, 2)}
+    model, frames = build(cls, **SMALL, **sizes), torch.arange(4)[None]
+    short = {"latents_history_short": normal(1, 16, 4, 8, 16)}
+    long = {"latents_history_long": normal(1, 16, 4, 8, 16)}
+    indices = {f"indices_{name}": frames for name in (*short, *long)}
+    video, words = normal(1, 16, 3, 8, 16), normal(1, 5, 8)
+    return model, lambda: model(video, TIME, words, **indices, **short, **long)
+
+
+@head(
+    "MiniMax H3's autoencoder, out",
+    "diffusers.AutoencoderKLMiniMaxH3",
+    "decoder.proj_out",
+    'Unpatchify(None, 3, 3, (4, 16, 16), bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def minimax(cls):
+    factors = {"spatial_downsample_factors": (4, 4), "temporal_downsample_factors": (2, 2)}
+    sizes = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 2}
+    heads = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+    decoder = {f"decoder_{name}": size for name, size in heads.items()}
+    model = build(cls, **factors, **sizes, **decoder)
+    decoder, latent = model.decoder, normal(1, 24, 2, 2, 3)
+    tokens, _, video = seen(decoder.proj_out, lambda: decoder(latent))
+    return model, grid(tokens[:, : 2 * 2 * 3], 2, 2, 3), last(video)
+
+
+@head(
+    "Mochi's autoencoder, up",
+    "diffusers.models.autoencoders.autoencoder_kl_mochi.MochiUpBlock3D",
+    "proj",
+    'Unpatchify(None, n, 3, (3, 2, 2), bias="patch")',
+    load={"patch_order": "channels_first"},
+)
+def mochi_up(cls):
+    block = at_random(cls(32, 8, temporal_expansion=3, spatial_expansion=2))
+    tokens, _, (video, _) = seen(block.proj, lambda: block(normal(1, 32, 3, 4, 5)))
+    return block, tokens, last(video)
+
+
+# --- a rearrangement beside a convolution of several positions ---
+
+
+def autoencoder_dc(cls, **options):
+    sides = ("encoder", "decoder")
+    layers = {f"{side}_layers_per_block": (0, 1) for side in sides}
+    channels = {f"{side}_block_out_channels": (8, 8) for side in sides}
+    scales = {f"{side}_qkv_multiscales": ((), ()) for side in sides}
+    return build(cls, latent_channels=4, **layers, **channels, **scales, **options)
+
+
+@head(
+    "DC-AE, out",
+    "diffusers.AutoencoderDC",
+    "decoder.conv_out.conv",
+    'Unpatchify(None, 3, 2, 6, stride=2, padding=2, bias="patch")',
+)
+def dc_ae(cls):
+    model = autoencoder_dc(cls)
+    x, _, image = seen(model.decoder.conv_out, lambda: model.decoder(normal(1, 4, 3, 5)))
+    return model, last(x), last(image)
+
+
+@head(
+    "Hunyuan Image's autoencoder, up",
+    "diffusers.AutoencoderKLHunyuanImage",
+    "decoder.up_blocks.2.conv",
+    'Unpatchify(None, n, 2, 6, stride=2, padding=2, bias="patch")',
+    load={"patch_order": "channels_last"},
+)
+def hunyuan_image(cls):
+    model = build(
+        cls,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=2,
+        sample_size=8,
+    )
+    block, x = model.decoder.up_blocks[2], normal(1, 32, 3, 5)
+    nothing = {name: torch.zeros_like(weight) for name, weight in block.named_parameters()}
+    shortcut = torch.func.functional_call(block, nothing, (x,))
+    return model, last(x), last(block(x) - shortcut)
+
+
+@head(
+    "LTX-Video, larger latents",
+    "diffusers.pipelines.ltx.modeling_latent_upsampler.LTXLatentUpsamplerModel",
+    "upsampler.0",
+    'Unpatchify(None, n, 2, 6, stride=2, padding=2, bias="patch")',
+)
+def ltx_larger(cls, **options):
+    model = build(cls, in_channels=4, mid_channels=32, num_blocks_per_stage=1, **options)
+    x, y, _ = seen(model.upsampler, lambda: model(normal(1, 4, 3, 4, 5)))
+    return model, last(x), last(y)
+
+
+@head(
+    "LTX-Video, longer latents",
+    "diffusers.pipelines.ltx.modeling_latent_upsampler.LTXLatentUpsamplerModel",
+    "upsampler.0",
+    'Unpatchify(None, n, 3, (6, 3, 3), stride=(2, 1, 1), padding=(2, 1, 1), bias="patch")',
+)
+def ltx_longer(cls):
+    return ltx_larger(cls, spatial_upsample=False, temporal_upsample=True)
+
+
+@head(
+    "T2I-Adapter",
+    "diffusers.T2IAdapter",
+    "adapter.conv_in",
+    "Patchify(3, n, 2, 24, stride=8, padding=8)",
+)
+def adapter(cls):
+    model, image = build(cls, channels=[8, 8], num_res_blocks=1), normal(1, 3, 32, 48)
+    _, tokens, _ = seen(model.adapter.conv_in, lambda: model(image))
+    return model, last(image), last(tokens)
+
+
+# --- a convolution behind a nearest resize ---
+
+
+@head(
+    "DC-AE, out, resized",
+    "diffusers.AutoencoderDC",
+    "decoder.conv_out.conv",
+    "Unpatchify(None, 3, 2, 4, stride=2, padding=1)",
+    load={"resize": "nearest"},
+)
+def dc_ae_resized(cls):
+    model = autoencoder_dc(cls, upsample_block_type="interpolate")
+    x, _, image = seen(model.decoder.conv_out, lambda: model.decoder(normal(1, 4, 3, 5)))
+    return model, last(x), last(image)
+
+
+@head(
+    "Stable Diffusion's autoencoder, up",
+    "diffusers.AutoencoderKL",
+    "decoder.up_blocks.0.upsamplers.0.conv",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1)",
+    load={"resize": "nearest"},
+)
+def autoencoder_up(cls):
+    model, _, _ = autoencoder(cls)
+    upsampler = model.decoder.up_blocks[0].upsamplers[0]
+    x, y, _ = seen(upsampler, lambda: model.decoder(normal(1, 4, 3, 5)))
+    return model, last(x), last(y)
+
+
+@head(
+    "UNet2D, up",
+    "diffusers.UNet2DModel",
+    "up_blocks.0.upsamplers.0.conv",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1)",
+    load={"resize": "nearest"},
+)
+def unet_up(cls):
+    model, forward = unet_down(cls)
+    x, y, _ = seen(model.up_blocks[0].upsamplers[0], forward)
+    return model, last(x), last(y)
+
+
+@head(
+    "Wan's autoencoder, up",
+    "diffusers.AutoencoderKLWan",
+    "decoder.up_blocks.0.upsamplers.0.resample.1",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1)",
+    load={"resize": "nearest"},
+)
+def wan_up(cls):
+    sizes = {"base_dim": 4, "z_dim": 4, "dim_mult": [1, 2], "temperal_downsample": [False]}
+    model, frames = build(cls, num_res_blocks=1, **sizes), normal(3, 8, 3, 5)
+    resample = model.decoder.up_blocks[0].upsamplers[0].resample
+    return model, last(frames), last(resample(frames))

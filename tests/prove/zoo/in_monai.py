@@ -1,6 +1,6 @@
 """Heads of the networks of `monai`."""
 
-from zoo import at_random, grid, head, last, normal
+from zoo import at_random, grid, head, last, normal, seen
 
 
 def unetr(cls, in_channels=1, **options):
@@ -184,3 +184,31 @@ def swin_unetr_any_size(cls):
         normal(1, 2, 7, 9, 8),
     )
     return model, last(volume), last(model.swinViT.patch_embed(volume))
+
+
+@head(
+    "Restormer, up",
+    "monai.networks.nets.restormer.Restormer",
+    "upsamples.0.pixelshuffle.conv_block",
+    'Unpatchify(None, n, 3, 6, stride=2, padding=2, bias="patch")',
+)
+def restormer(cls):
+    sizes = {"dim": 4, "num_blocks": (1, 1), "heads": (1, 1), "num_refinement_blocks": 1}
+    model = at_random(cls(3, 2, 3, bias=True, **sizes))
+    x, y, _ = seen(model.upsamples[0], lambda: model(normal(1, 2, 4, 6, 8)))
+    return model, last(x), last(y)
+
+
+@head(
+    "Latent diffusion's autoencoder, up",
+    "monai.networks.nets.AutoencoderKL",
+    "decoder.blocks.2.postconv.conv",
+    "Unpatchify(None, n, 3, 4, stride=2, padding=1)",
+    load={"resize": "nearest"},
+)
+def autoencoder(cls):
+    blocks = {"channels": (4, 4), "attention_levels": (False, False), "num_res_blocks": (1, 1)}
+    attention = {"with_encoder_nonlocal_attn": False, "with_decoder_nonlocal_attn": False}
+    model = at_random(cls(3, 2, 2, latent_channels=4, norm_num_groups=2, **blocks, **attention))
+    x, y, _ = seen(model.decoder.blocks[2], lambda: model.decoder(normal(1, 4, 2, 3, 4)))
+    return model, last(x), last(y)

@@ -2,7 +2,7 @@
 
 import importlib
 
-from zoo import at_random, grid, head, last, normal, seen
+from zoo import across, at_random, grid, head, last, normal, seen
 
 
 @head("ViT", "timm.models.VisionTransformer", "patch_embed.proj", "Patchify(3, n, 2, 16)")
@@ -107,3 +107,29 @@ def pvt(cls):
 def linknet(cls):
     model = at_random(cls("resnet18", encoder_weights=None))
     return model, lambda: model(normal(1, 3, 64, 64))
+
+
+@head(
+    "TResNet, stem",
+    "timm.models.TResNet",
+    "body.conv1.conv",
+    "Patchify(3, n, 2, 12, stride=4, padding=4, bias=False)",
+    load={"patch_order": "channels_last"},
+)
+def tresnet(cls):
+    model, image = at_random(cls([1, 1, 1, 1], width_factor=0.25)), normal(1, 3, 32, 48)
+    _, tokens, _ = seen(model.body.conv1.conv, lambda: model(image))
+    return model, last(image), last(tokens)
+
+
+@head(
+    "U-Net, last block",
+    "segmentation_models_pytorch.Unet",
+    "decoder.blocks.4.conv1.0",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1, bias=False)",
+    load={"resize": "nearest"},
+)
+def unet(cls):
+    model = at_random(cls("resnet18", encoder_weights=None))
+    block = model.decoder.blocks[4]
+    return model, *across(block, block.conv1[0], lambda: model(normal(1, 3, 64, 96)))

@@ -4,7 +4,7 @@ import importlib
 
 import torch
 
-from zoo import at_random, grid, head, last, normal, seen
+from zoo import across, at_random, grid, head, last, normal, seen
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 
@@ -918,3 +918,186 @@ def wav2vec2_gelu(cls):
     model, forward = wav2vec2(cls)
     x, y, _ = seen(model.feature_extractor.conv_layers[1], forward)
     return model, last(x), last(y)
+
+
+# --- newer models ---
+
+
+@head(
+    "DINOv3",
+    "transformers.DINOv3ViTModel",
+    "embeddings.patch_embeddings",
+    "Patchify(3, n, 2, 16)",
+)
+def dinov3(cls):
+    model, image = build(cls, num_register_tokens=2), normal(1, 3, 32, 48)
+    return model, lambda: model(image)
+
+
+@head(
+    "Qwen3-VL, each patch",
+    "transformers.Qwen3VLVisionModel",
+    "patch_embed.proj",
+    "Patchify(3, n, 3, (2, 16, 16))",
+)
+def qwen3_vl(cls):
+    sizes = {"depth": 1, "hidden_size": 8, "num_heads": 2, "intermediate_size": 8}
+    model = at_random(cls(cls.config_class(out_hidden_size=8, **sizes)))
+    patches = normal(5, 3, 2, 16, 16)
+    tokens = model.patch_embed(patches.flatten(1))
+    return model, last(patches), tokens[:, None, None, None]
+
+
+@head(
+    "Gemma 4",
+    "transformers.Gemma4VisionModel",
+    "patch_embedder.input_proj",
+    "Patchify(3, n, 2, 16, bias=False)",
+)
+def gemma4(cls):
+    model = build(cls, num_key_value_heads=2, head_dim=4, position_embedding_size=4)
+    image, embedder = normal(1, 3, 32, 48), model.patch_embedder
+    processing = importlib.import_module("transformers.models.gemma4.image_processing_gemma4")
+    patches = processing.convert_image_to_patches(image[0] / 2 + 0.5, 16)[None]
+    places = torch.zeros(1, 6, 2, dtype=torch.int64), torch.zeros(1, 6, dtype=torch.bool)
+    _, tokens, _ = seen(embedder.input_proj, lambda: embedder(patches, *places))
+    return model, last(image), grid(tokens, 2, 3)
+
+
+@head(
+    "SAM 2, first upscaling",
+    "transformers.Sam2Model",
+    "mask_decoder.upscale_conv1",
+    "Unpatchify(None, n, 2, 2)",
+)
+def sam2(cls):
+    stages = {"blocks_per_stage": [1, 1, 1, 1], "embed_dim_per_stage": [4, 8, 16, 32]}
+    windows = {"window_size_per_stage": [4, 4, 4, 4], "global_attention_blocks": []}
+    sizes = {"hidden_size": 4, "image_size": [64, 64], "num_attention_heads_per_stage": [1] * 4}
+    backbone = {"model_type": "sam2_hiera_det_model", **stages, **windows, **sizes}
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": [32, 16, 8, 4],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "fpn_hidden_size": 16,
+    }
+    prompt = {"hidden_size": 16, "image_size": 64, "mask_input_channels": 4}
+    mask = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "mlp_dim": 8,
+        "num_hidden_layers": 1,
+        "iou_head_hidden_dim": 8,
+    }
+    config = cls.config_class(
+        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=mask
+    )
+    model, image, points = at_random(cls(config)), normal(1, 3, 64, 64), normal(1, 1, 2, 2)
+    return model, lambda: model(image, input_points=points)
+
+
+@head(
+    "SAM 3, neck",
+    "transformers.Sam3VisionModel",
+    "neck.fpn_layers.0.scale_layers.0",
+    "Unpatchify(None, n, 2, 2)",
+)
+def sam3(cls):
+    backbone = {"model_type": "sam3_vit_model", "image_size": 56, "window_size": 2, **SMALL}
+    config = cls.config_class(backbone_config=backbone, fpn_hidden_size=8)
+    model = at_random(cls(config))
+    return model, lambda: model.neck(normal(1, 8, 2, 3))
+
+
+@head(
+    "Depth Pro, head",
+    "transformers.DepthProForDepthEstimation",
+    "head.layers.1",
+    "Unpatchify(None, n, 2, 2)",
+)
+def depth_pro(cls):
+    encoder = {"model_type": "dinov2", "image_size": 16, "patch_size": 8, **SMALL}
+    encoders = {f"{name}_model_config": encoder for name in ("image", "patch", "fov")}
+    features = {"scaled_images_feature_dims": [4, 4, 4], "intermediate_feature_dims": [4, 4]}
+    hooks = {"patch_size": 16, "intermediate_hook_ids": [0, 0], "fusion_hidden_size": 4}
+    model = at_random(cls(cls.config_class(**encoders, **features, **hooks)))
+    return model, lambda: model.head(normal(1, 4, 3, 5))
+
+
+@head(
+    "Qwen3-Omni, to a wave",
+    "transformers.Qwen3OmniMoeCode2Wav",
+    "decoder.1.block.1.conv",
+    "Unpatchify(None, n, 1, 16, stride=8, padding=8)",
+    edges="model",
+)
+def qwen3_omni(cls):
+    model = build(cls, num_key_value_heads=2, codebook_size=4, num_quantizers=2, decoder_dim=32)
+    upsampler = model.decoder[1].block[1]
+    x, y, _ = seen(upsampler, lambda: model(torch.zeros(1, 2, 3, dtype=torch.int64)))
+    return model, last(x), last(y)
+
+
+# --- a convolution before a pixel shuffle, and one behind a nearest resize ---
+
+
+def swin2sr(cls, **options):
+    sizes = {"image_size": 16, "embed_dim": 8, "depths": [1], "num_heads": [1], "window_size": 4}
+    model = at_random(cls(cls.config_class(**sizes, **options)))
+    return model, lambda: model(normal(1, 3, 8, 12))
+
+
+@head(
+    "Swin2SR",
+    "transformers.Swin2SRForImageSuperResolution",
+    "upsample.upsample.convolution_0",
+    'Unpatchify(None, n, 2, 6, stride=2, padding=2, bias="patch")',
+)
+def swin2sr_classical(cls):
+    model, forward = swin2sr(cls)
+    x, y, _ = seen(model.upsample.upsample, forward)
+    return model, last(x), last(y)
+
+
+@head(
+    "Swin2SR, lightweight",
+    "transformers.Swin2SRForImageSuperResolution",
+    "upsample.conv",
+    'Unpatchify(None, 3, 2, 12, stride=4, padding=4, bias="patch")',
+)
+def swin2sr_lightweight(cls):
+    model, forward = swin2sr(cls, upscale=4, upsampler="pixelshuffledirect")
+    x, y, _ = seen(model.upsample, forward)
+    return model, last(x), last(y)
+
+
+@head(
+    "Swin2SR, real-world, first of two",
+    "transformers.Swin2SRForImageSuperResolution",
+    "upsample.conv_up1",
+    "Unpatchify(None, n, 2, 4, stride=2, padding=1)",
+    load={"resize": "nearest"},
+)
+def swin2sr_real_world(cls):
+    model, forward = swin2sr(cls, upscale=4, upsampler="nearest+conv")
+    _, x, _ = seen(model.upsample.activation, forward)
+    _, y, _ = seen(model.upsample.conv_up1, forward)
+    return model, last(x), last(y)
+
+
+@head(
+    "Sapiens 2, normals",
+    "transformers.Sapiens2ForNormalEstimation",
+    "decode_head.upsample_layers.0.convolution",
+    'Unpatchify(None, n, 2, 6, stride=2, padding=2, bias="patch")',
+)
+def sapiens2(cls):
+    head = {
+        "use_pixel_shuffle": True,
+        "upsample_out_channels": [4],
+        "upsample_kernel_sizes": [3],
+        "conv_out_channels": [4],
+    }
+    model = build(cls, image_size=32, num_register_tokens=2, head_config=head)
+    upsampler = model.get_submodule("decode_head.upsample_layers.0")
+    return model, *across(upsampler, upsampler.pixel_shuffle, lambda: model(normal(1, 3, 32, 48)))
