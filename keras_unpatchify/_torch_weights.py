@@ -32,14 +32,14 @@ def load_torch_weights(
       Unpatchify.
     - `(out_features, f * in_features)`: a `Linear` of flattened patches, for Patchify.
     - `(prod(stride) * out_features, in_features, *k)`, `k = patch_size / stride`: a `Conv` before
-      `PixelShuffle`, for Unpatchify. An odd `k` with padding `k // 2` is a layer with
-      `padding=stride * (k // 2)`.
+      `PixelShuffle`, for Unpatchify. A padding of `p` is a layer with
+      `padding=stride * (k - 1 - p)`.
     - `(out_features, prod(stride) * in_features, *k)`: a `Conv` after `PixelUnshuffle`, for
       Patchify. A padding of `p` is a layer with `padding=stride * p`.
 
     Where nothing is shuffled, the weight is that of a `ConvTranspose` or `Conv`. A square matrix is
     read as a `Linear` keeps it, `(out, in)`. The bias of a module that is rearranged to a signal is
-    that of `bias="patch"` (if patches overlap, of the stride in their middle), every other one
+    that of `bias="patch"` (if patches overlap, of one stride after the padding), every other one
     that of `bias=True`. Each loads into the other where what has a bias tiles and the bias is
     constant over it.
 
@@ -226,9 +226,8 @@ def _held_dtype(layer: Layer) -> str:
 def _fit_bias(layer: Layer, bias: np.ndarray, shape: tuple[int, ...], remedy: str) -> np.ndarray:
     """A bias in another shape, if it then does the same.
 
-    It is `(channel,)`, `(*patch, channel)`, or `(*stride, channel)` for the middle of the patch.
+    It is `(channel,)`, `(*patch, channel)`, or `(*stride, channel)` for one stride of the patch.
     """
-    ends = [axis.of_grid(1).reach for axis in layer.axes]
     if bias.shape == shape:
         return bias
     if 1 in (bias.ndim, len(shape)):
@@ -241,16 +240,19 @@ def _fit_bias(layer: Layer, bias: np.ndarray, shape: tuple[int, ...], remedy: st
             return np.broadcast_to(per_channel, shape)
     else:
         rule = (
-            "The bias of a convolution before PixelShuffle does the same as one of 'patch' only "
-            "where `padding` is half of `patch_size - stride` and the latter is zero but for the "
-            "stride in the middle"
+            "The bias of a convolution before PixelShuffle fills one stride of each patch, after "
+            "the padding. It does the same as one of 'patch' only where `before <= patch_size - "
+            "stride <= before + after` and the latter is zero elsewhere"
         )
-        if all(2 * n == axis.patch - axis.stride for axis, ns in zip(layer.axes, ends) for n in ns):
+        rests = [axis.patch - axis.stride for axis in layer.axes]
+        crops = [axis.of_grid(1).reach for axis in layer.axes]
+        if all(before <= n <= before + after for n, (before, after) in zip(rests, crops)):
+            ends = [*((before, n - before) for n, (before, _) in zip(rests, crops)), (0, 0)]
             if bias.size < math.prod(shape):
-                return np.pad(bias, [*ends, (0, 0)])
-            middle = bias[tuple(slice(front, -back or None) for front, back in ends)]
-            if (np.pad(middle, [*ends, (0, 0)]) == bias).all():
-                return middle
+                return np.pad(bias, ends)
+            part = bias[tuple(slice(front, -back or None) for front, back in ends)]
+            if (np.pad(part, ends) == bias).all():
+                return part
     raise ValueError(
         f"{rule}. Received: a bias of shape {bias.shape} for the shape {shape}, "
         f"patch_size={layer.patch_size}, stride={layer.stride}, padding={layer.padding!r}. {remedy}"

@@ -340,9 +340,10 @@ def test_what_a_trained_layer_left_does_not_go_back_to_pixel_shuffle():
     out = to_torch_weights(layer, layout="pixel_shuffle")  # its bias is zero outside the middle
     assert (out["weight"].shape, out["bias"].shape) == ((6, 8, 3), (6,))
     rule = (
-        "The bias of a convolution before PixelShuffle does the same as one of 'patch' only where "
-        "`padding` is half of `patch_size - stride` and the latter is zero but for the stride in "
-        "the middle. Received: a bias of shape (6, 3) for the shape (2, 3), patch_size=(6,), "
+        "The bias of a convolution before PixelShuffle fills one stride of each patch, after the "
+        "padding. It does the same as one of 'patch' only where `before <= patch_size - stride <= "
+        "before + after` and the latter is zero elsewhere. Received: a bias of shape (6, 3) for "
+        "the shape (2, 3), patch_size=(6,), "
     )
     layer.bias.assign(normal((6, 3), 0))
     with pytest.raises(ValueError) as info:

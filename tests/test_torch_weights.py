@@ -164,14 +164,15 @@ def shuffled(x, data_dim, factor, order):
 
 
 @pytest.mark.parametrize("order", ["channels_first", "channels_last"])
-@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize(("k", "p"), [(1, 0), (3, 1), (5, 2), (2, 0), (3, 0), (5, 1)])
 @pytest.mark.parametrize("data_dim", [1, 2, 3])
-def test_a_wide_convolution_before_pixel_shuffle_gives_the_same_signal(torch, data_dim, k, order):
-    conv = getattr(torch.nn, f"Conv{data_dim}d")(4, 3 * 2**data_dim, k, padding=k // 2)
-    padding = 2 * (k // 2)
-    layer = Unpatchify(None, 3, data_dim, 2 * k, 2, bias="patch", padding=padding)
+def test_a_wide_convolution_before_pixel_shuffle_gives_the_same_signal(
+    torch, data_dim, k, p, order
+):
+    conv = getattr(torch.nn, f"Conv{data_dim}d")(4, 3 * 2**data_dim, k, padding=p)
+    layer = Unpatchify(None, 3, data_dim, 2 * k, 2, bias="patch", padding=2 * (k - 1 - p))
     load_torch_weights(layer, conv, patch_order=order)
-    x = normal((2, *(4, 3, 2)[:data_dim], 4), 0)
+    x = normal((2, *(5, 4, 3)[:data_dim], 4), 0)
     expected = shuffled(channels_last(conv(channels_first(torch, x))), data_dim, 2, order)
     np.testing.assert_allclose(run(layer, x), expected, **TOLERANCE)
 
