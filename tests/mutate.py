@@ -38,7 +38,6 @@ HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(keras_unpatchify.__file__).parent
 QUICK = "not compile and not learns and not isolation and not thread"
 SECONDS = 20  # of the processor, for the tests of a mutant, as long as they take without it
-LEAST = 0.95
 NOT_PUT = 3
 
 SWAPS = [
@@ -314,11 +313,12 @@ def main():
         for key, names in tests.survivors.items()
         if len(names) > known.get(key, {"most": 0})["most"]
     }
-    caught = tests.total - sum(map(len, tests.survivors.values()))
-    print(f"{caught} of {tests.total} mutants are caught; more survive than are listed of:")
+    survivors = sum(map(len, tests.survivors.values()))
+    print(f"{tests.total - survivors} of {tests.total} mutants are caught, {survivors} survive")
+    print("More survive than are listed of:")
     for key, names in more.items():
         print(f"{key}: {len(names)}", *names, sep="\n    ")
-    raise SystemExit(bool(more) or caught < LEAST * tests.total)
+    raise SystemExit(bool(more))
 
 
 if __name__ == "__main__":

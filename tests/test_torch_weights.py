@@ -205,6 +205,23 @@ def test_a_convolution_behind_a_nearest_resize_gives_the_same_signal(
     np.testing.assert_allclose(run(layer, x), expected, **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("options", "factor"),
+    [
+        ({"scale_factor": 2, "mode": "bilinear"}, "bilinear"),
+        ({"scale_factor": 3}, "3.0"),
+        ({"scale_factor": (2, 3)}, "(2.0, 3.0)"),
+    ],
+)
+def test_a_resize_of_a_module_is_nearest_and_by_the_stride(torch, options, factor):
+    model = torch.nn.Sequential(torch.nn.Upsample(**options), torch.nn.Conv2d(4, 3, 3, padding=1))
+    text = refusal(Unpatchify(4, 3, 2, 4, 2, padding=1), model, resize="nearest")
+    assert (
+        f"a PixelShuffle or Upsample has the factor or mode {factor} where the layer has "
+        "stride=(2, 2)"
+    ) in text
+
+
 def test_a_resize_is_named_where_it_fits():
     source = {"weight": normal((3, 8, 3), 0), "bias": normal((3,), 1)}
     layer = Unpatchify(8, 3, 1, 4, 2, padding=1)

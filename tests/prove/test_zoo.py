@@ -78,6 +78,25 @@ def test_there_are_heads_of_every_library_and_kind():
 
 
 @pytest.mark.trains
+def test_a_decoder_of_keras_hub_whose_resizes_are_folded():
+    reason = "the model is KerasHub's"
+    vae = pytest.importorskip(
+        "keras_hub.src.models.vae.vae_layers", reason=reason, exc_type=ImportError
+    )
+    decoder = vae.VAEDecoder([64, 32, 32], [1, 1, 1])
+    decoder.build((None, 8, 12, 4))
+    latent = normal((2, 8, 12, 4), 0)
+    expected = run(decoder, latent)
+    for i in range(0, len(decoder.upsamples), 2):
+        resize, convolution = decoder.upsamples[i : i + 2]
+        decoder.upsamples[i] = keras.layers.Identity()
+        decoder.upsamples[i + 1] = Unpatchify.from_conv(convolution, resize.size)
+    y = run(decoder, latent)
+    assert y.shape == (2, 32, 48, 3)
+    assert zoo.difference(y, expected) < 1e-5  # each step rounds anew
+
+
+@pytest.mark.trains
 def test_a_transformer_of_keras_hub_with_these_layers_in_it():
     reason = "the model is KerasHub's"
     mmdit = pytest.importorskip(
