@@ -161,7 +161,8 @@ def make(workload, layer, contender, package=keras_unpatchify):
         convolution.kernel.assign(taps)
         if contender == "resize":
             convolution.bias.assign(bias)
-            return keras.Sequential([keras.layers.UpSampling2D(stride), convolution])
+            tokens = keras.Input(batch_shape=input_shape(workload, layer))
+            return keras.Sequential([tokens, keras.layers.UpSampling2D(stride), convolution])
         kernel = package.Unpatchify.from_conv(convolution, stride).get_weights()[0]
     columns, weights = kernel.reshape(-1, token).T, (kernel, bias)
     if contender == "torch":
