@@ -187,7 +187,11 @@ def test_convolutions_that_do_not_fold_are_refused():
         Unpatchify.from_conv(L.Conv2D(4, 3), 2)
     for conv, text in (
         (built(L.Conv2D(4, 3, strides=2)), r"strides=\(1, 1\). Received: strides=\(2, 2\)"),
-        (built(L.Conv2D(4, 3, dilation_rate=2)), "dilation_rate"),
+        (built(L.Conv2D(4, 3, dilation_rate=2)), r"dilation_rate=\(1, 1\). Received"),
+        (
+            built(L.Conv2D(4, 3, data_format="channels_first")),
+            "data_format='channels_last'. Received: data_format='channels_first'",
+        ),
         (built(L.Conv2D(4, 3, groups=2)), "groups=1. Received: groups=2"),
         (built(L.Conv2D(4, 3, kernel_regularizer="l2")), "kernel_regularizer=None. Received:"),
         (built(L.Conv2D(4, 3, kernel_constraint="non_neg")), "kernel_constraint=None. Received:"),

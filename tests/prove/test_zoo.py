@@ -8,7 +8,7 @@ import pytest
 from backend import run, to_numpy
 from cases import normal
 
-from keras_unpatchify import Patchify, Unpatchify, load_torch_weights
+from keras_unpatchify import Patchify, Unpatchify, load_torch_weights, ops
 
 torch = pytest.importorskip("torch", reason="the models are PyTorch's")
 
@@ -75,6 +75,23 @@ def test_there_are_heads_of_every_library_and_kind():
     assert {head.library for head in zoo.HEADS} == libraries
     names = [(head.library, head.model) for head in zoo.HEADS]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("old", "new"), [((8, 8), (16, 16)), ((16, 16), (12, 20)), ((14, 14), (7, 7))]
+)
+@pytest.mark.parametrize("interpolation", ["cubic", "linear"])
+def test_an_embedding_is_resampled_as_timm_does(old, new, interpolation):
+    patch_embed = pytest.importorskip("timm.layers.patch_embed", reason="the rule is timm's")
+    kernel = normal((*old, 3, 8), 0)
+    mode = {"cubic": "bicubic", "linear": "bilinear"}[interpolation]
+    weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+    expected = patch_embed.resample_patch_embed(weight, list(new), interpolation=mode)
+    found = run(
+        ops.resample_kernel, kernel, patch_size=new, layer="patchify", interpolation=interpolation
+    )
+    assert zoo.difference(found, expected.numpy().transpose(2, 3, 1, 0)) < 1e-4
 
 
 @pytest.mark.trains
