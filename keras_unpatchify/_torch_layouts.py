@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_unpatchify import _kernels
+from keras_unpatchify import _arguments, _kernels
 from keras_unpatchify._patchify import Patchify
 from keras_unpatchify._sizes import Shape, Size
 from keras_unpatchify._unpatchify import Unpatchify
@@ -32,21 +32,28 @@ class Layout(NamedTuple):
     taps: tuple[int, ...] = ()  # of a convolution beside a rearrangement or a resize
 
 
-def layouts_of(layer: Layer, patch_order: Order) -> dict[str, Layout]:
-    """How the modules that do the same as the layer keep its weights."""
-    d = layer.data_dim
+def layouts_of(layer: Layer, patch_order: Order, resize: str | None = None) -> dict[str, Layout]:
+    """How the modules that do the same as the layer keep its weights; with a resize, which one."""
+    d, taps = layer.data_dim, "ABC"[: layer.data_dim]
     # at least 1, also where `unlike` says that there is no such module
     per_stride = tuple(max(1, axis.patch // axis.stride) for axis in layer.axes)
-    between = tuple(max(1, axis.patch - axis.stride + 1) for axis in layer.axes)
+    if resize is not None:
+        _arguments.one_of("resize", resize, ("nearest",))
+        if layer.to_tokens:
+            raise ValueError(
+                "`resize` is for an Unpatchify, which enlarges. Received: "
+                f"resize={resize!r}, layer={layer!r}"
+            )
+        between = tuple(max(1, axis.patch - axis.stride + 1) for axis in layer.axes)
+        return {resize: Layout(f"Conv{d}d", ("s", "t", *taps), ("s",), between)}
     linear = _merged(d, "channels_last" if patch_order is None else patch_order)
     shuffled = _merged(d, "channels_first" if patch_order is None else patch_order)
-    conv, taps = ("t", "s", *"abc"[:d]), "ABC"[:d]
+    conv = ("t", "s", *"abc"[:d])
     if isinstance(layer, Unpatchify):
         layouts = {
             "conv": Layout(f"ConvTranspose{d}d", conv, ("s",)),
             "linear": Layout("Linear", (linear, "t"), (linear,)),
             "pixel_shuffle": Layout(f"Conv{d}d", (shuffled, "t", *taps), (shuffled,), per_stride),
-            "nearest": Layout(f"Conv{d}d", ("s", "t", *taps), ("s",), between),
         }
     else:
         layouts = {
@@ -92,7 +99,7 @@ def own(axes: tuple[str, ...]) -> tuple[str, ...]:
 
 def letter_sizes(layer: Layer, layout: Layout, weight: np.ndarray | None = None) -> Sizes:
     """The size of each letter; `in_features`, where the layer leaves it open, is the weight's."""
-    sizes = dict(zip("abcst"[: layer.data_dim] + "st", layer._kernel_shape(layer.channels)))
+    sizes = dict(zip("abc"[: layer.data_dim] + "st", layer._kernel_shape(layer.channels)))
     for letter, taps, stride in zip("abc", layout.taps, layer.stride):
         sizes |= {letter.upper(): taps, letter: stride}
     for axis, entries in zip(layout.weight, () if weight is None else weight.shape):

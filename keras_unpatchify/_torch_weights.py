@@ -84,7 +84,7 @@ def load_torch_weights(
         >>> load_torch_weights(head, "mae_visualize_vit_base.pth", prefix="model.decoder_pred")
     """
     prefix = _checked(layer, prefix)
-    layouts = _layouts(layer, patch_order, resize)
+    layouts = _torch_layouts.layouts_of(layer, patch_order, resize)
     found = _torch_modules.find(source, prefix) if _torch_modules.is_module(source) else None
     state: Any = source
     if found:
@@ -160,7 +160,7 @@ def to_torch_weights(
         (512, 3, 16, 16)
     """
     prefix = _checked(layer, prefix)
-    layouts = _layouts(layer, patch_order)
+    layouts = _torch_layouts.layouts_of(layer, patch_order)
     if layout == "nearest":
         raise ValueError(
             "Weights do not go back to a resize and a convolution: a layer that was trained may "
@@ -188,19 +188,6 @@ def to_torch_weights(
         moved = _torch_layouts.rearrange(array, _torch_layouts.own(axes), axes, sizes)
         result[prefix + kind] = np.array(moved, order="C")
     return result
-
-
-def _layouts(layer: Layer, order: Order, resize: str | None = None) -> dict[str, Layout]:
-    """The layouts of a layer: without a resize, or with it."""
-    if resize is not None:
-        _arguments.one_of("resize", resize, ("nearest",))
-    layouts = _torch_layouts.layouts_of(layer, order)
-    if resize and resize not in layouts:
-        raise ValueError(
-            "`resize` is for an Unpatchify, which enlarges. Received: "
-            f"resize={resize!r}, layer={layer!r}"
-        )
-    return {x: layout for x, layout in layouts.items() if (x == "nearest") == bool(resize)}
 
 
 def _checked(layer: Layer, prefix: str) -> str:
