@@ -77,7 +77,7 @@ class Axis(NamedTuple):
         """The sizes of a call that makes the signal of a grid; `None` is its default size."""
         if size is not None:
             return self._extent(grid, size, self._unused(size), False)
-        same = self.padding == "same" and self.patch >= self.stride
+        same = self.padding == "same"
         return self._extent(grid, self.size(grid), self.kind.unused(self), same)
 
     def _unused(self, size: Size) -> Size:
@@ -88,6 +88,7 @@ class Axis(NamedTuple):
         bounds = (unused,) if is_constant(unused) else (0, self.stride - 1)
         reaches = tuple(map(self.reach, bounds))
         reach = reaches[0] if is_constant(unused) else self.reach(unused)
+        same = same and self.patch >= self.stride  # TensorFlow's convolution fails at gaps in 3D
         return Extent(self.patch, self.stride, grid, size, reach, reaches, same, self.circular)
 
 

@@ -110,7 +110,7 @@ CASES = {
     "2d-rounds": Case((5, 4), (2, 1), (2, 3), token=2, signal=3),
     "3d-tiling": Case((2, 3, 2), (2, 3, 2), (2, 2, 3)),
     "3d-overlap": Case((4, 2, 5), (2, 1, 2), (2, 3, 2), token=2),
-    "3d-mixed": Case((2, 3, 1), (3, 2, 1), (2, 2, 3)),
+    "3d-mixed": Case((1, 3, 2), (3, 2, 2), (2, 2, 3)),
 }
 FILLED = tuple(name for name, case in CASES.items() if case.batch)
 COMPACT = ("1d-overlap", "2d-tiling", "2d-mixed", "3d-mixed")

@@ -107,7 +107,7 @@ def test_the_table_of_convolutions(kernel, stride, padding):
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize(
     ("keras_class", "kernel", "stride"),
-    [(L.Conv2D, (3, 4), (2, 3)), (L.Conv3D, (2, 3, 1), (1, 2, 3))],
+    [(L.Conv2D, (3, 4), (2, 3)), (L.Conv3D, (2, 3, 2), (1, 2, 3))],
 )
 def test_convolutions_of_several_axes(keras_class, kernel, stride, padding):
     shape = (5, 7, 6)[: len(kernel)]
