@@ -110,7 +110,9 @@ def batches(rng):
             crop = np.rot90(crop, rng.integers(4))[:, :: rng.choice([-1, 1]), rng.permutation(3)]
             crops.append(crop * rng.uniform(0.5, 1.3, 3).astype("float32"))
         crops, order = np.stack(crops), in_order(random_masks(BATCH, GRID, GRID, rng))
-        every = np.array(patches(crops, PATCH)).reshape(BATCH, GRID**2, PATCH, PATCH, 3)
+        every = keras.ops.convert_to_numpy(patches(crops, PATCH)).reshape(
+            BATCH, GRID**2, PATCH, PATCH, 3
+        )
         yield (crops, order), every[np.arange(BATCH)[:, None], order[:, VISIBLE:]]
 
 

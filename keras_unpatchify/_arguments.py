@@ -132,7 +132,7 @@ def grid_shape(axes: Sequence[Axis], size: Sequence[Size]) -> Shape:
         raise ValueError(
             f"The signal must be at least {shortest} long, one patch along each axis. "
             f"Received: spatial shape={as_text(size)}. "
-            "Use a smaller `patch_size`, or `padding='same'`, which pads it."
+            "Put the channels last, use a smaller `patch_size`, or `padding='same'`, which pads it."
         )
     _check_circular(axes, size)
     return tuple(None if n is None else axis.grid(n) for axis, n in zip(axes, size))

@@ -53,7 +53,7 @@ def folded_arguments(layer: keras.layers.Layer, size: Any) -> tuple[dict[str, An
     _check(layer, CONVOLUTIONS)
     _check_setting(layer, "strides", (1,) * layer.rank)
     if not layer.built:
-        _refuse(layer, "built", "True")
+        _refuse(layer, "built", "True", "Build it, or call it, first.")
     for name in ("kernel_regularizer", "kernel_constraint"):
         _check_setting(layer, name, None)  # it would act on another kernel
     size = per_axis("size", size, layer.rank)
@@ -99,11 +99,10 @@ def _check_setting(layer, name, needed):
         _refuse(layer, name, repr(needed))
 
 
-def _refuse(layer, name, needed):
+def _refuse(layer, name, needed, remedy="Leave this layer as it is."):
     raise ValueError(
         f"To be converted, a layer must have {name}={needed}. "
-        f"Received: {name}={getattr(layer, name)!r}, in the layer {layer.name!r}. "
-        "Leave this layer as it is."
+        f"Received: {name}={getattr(layer, name)!r}, in the layer {layer.name!r}. {remedy}"
     )
 
 

@@ -204,9 +204,14 @@ def to_sequence(x: Tensor) -> Tensor:
 
 
 def to_grid(x: Tensor, grid: Shape) -> Tensor:
-    """Tokens of a sequence as a grid; a number of tokens that does not fit fails at run time."""
+    """Tokens of a sequence as a grid: (batch, *grid, token).
+
+    A number of tokens that does not fill it is a ValueError, or where one of them is not known, an
+    error of the backend at run time.
+    """
     if _are_symbolic(x):
         return _Function("to_grid", {"grid": tuple(grid)})(x)
+    _arguments.check_token_count(grid, x.shape[1])
     with keras.name_scope("the_tokens_of_a_sequence_must_fill_the_grid"):
         return keras.ops.reshape(x, (batch_of(x, *grid), *grid, x.shape[-1]))
 

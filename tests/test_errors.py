@@ -237,7 +237,7 @@ def test_a_signal_shorter_than_a_patch(call):
     text = (
         "The signal must be at least (4, 4) long, one patch along each axis. Received: "
         "spatial shape=(8, 3). "
-        "Use a smaller `patch_size`, or `padding='same'`, which pads it."
+        "Put the channels last, use a smaller `patch_size`, or `padding='same'`, which pads it."
     )
     with pytest.raises(ValueError, match=re.escape(text)):
         call(Patchify(**GOOD), (2, 8, 3, 8))
