@@ -415,6 +415,23 @@ def hiera(cls):
     return model, grid(tokens, 2, 2), last(image)
 
 
+def asked_at_a_point(cls, vision, prompt):
+    """A small model of the SAM family, and its answer for a point of an image."""
+    prompt = {"hidden_size": 16, "image_size": 64, "mask_input_channels": 4, **prompt}
+    mask = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "mlp_dim": 8,
+        "num_hidden_layers": 1,
+        "iou_head_hidden_dim": 8,
+    }
+    config = cls.config_class(
+        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=mask
+    )
+    model, image, points = at_random(cls(config)), normal(1, 3, 64, 64), normal(1, 1, 2, 2)
+    return model, lambda: model(image, input_points=points)
+
+
 @head(
     "SAM, first upscaling",
     "transformers.SamModel",
@@ -436,24 +453,7 @@ def sam(cls):
         "mlp_dim": 8,
         "num_pos_feats": 8,
     }
-    prompt = {
-        "hidden_size": 16,
-        "image_embedding_size": 4,
-        "image_size": 64,
-        "mask_input_channels": 4,
-    }
-    mask = {
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "mlp_dim": 8,
-        "num_hidden_layers": 1,
-        "iou_head_hidden_dim": 8,
-    }
-    config = cls.config_class(
-        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=mask
-    )
-    model, image, points = at_random(cls(config)), normal(1, 3, 64, 64), normal(1, 1, 2, 2)
-    return model, lambda: model(image, input_points=points)
+    return asked_at_a_point(cls, vision, {"image_embedding_size": 4})
 
 
 @head(
@@ -981,19 +981,7 @@ def sam2(cls):
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
         "fpn_hidden_size": 16,
     }
-    prompt = {"hidden_size": 16, "image_size": 64, "mask_input_channels": 4}
-    mask = {
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "mlp_dim": 8,
-        "num_hidden_layers": 1,
-        "iou_head_hidden_dim": 8,
-    }
-    config = cls.config_class(
-        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=mask
-    )
-    model, image, points = at_random(cls(config)), normal(1, 3, 64, 64), normal(1, 1, 2, 2)
-    return model, lambda: model(image, input_points=points)
+    return asked_at_a_point(cls, vision, {})
 
 
 @head(
