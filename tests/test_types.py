@@ -43,37 +43,46 @@ class Model(keras.Model):
 image = keras.Input((None, None, 3))
 model = keras.Model(image, mirror(patchify(image), like=image))
 """
-WRONG = (
-    "Unpatchify('64', 3, 2, 8)",
-    "Unpatchify(64, 3, 2, 8, overlap='average')",
-    "Unpatchify(64, 3, 2, 8, padding='full')",
-    "Unpatchify(64, 3)",
-    "Patchify(3, 64, 2, patch_size=8.5)",
-    "Patchify(3, 64, 2, 8).call('an image')",
-    "ops.unpatchify(ones, ones, implementation='fast')",
-    "to_torch_weights(Patchify(3, 64, 2, 8), layout=1)",
-)
+WRONG = {
+    "Unpatchify('64', 3, 2, 8)": "argument",
+    "Unpatchify(64, 3, 2, 8, overlap='average')": "argument",
+    "Unpatchify(64, 3, 2, 8, padding='full')": "argument",
+    "Unpatchify(64, 3)": "call",
+    "Patchify(3, 64, 2, patch_size=8.5)": "argument",
+    "Patchify(3, 64, 2, 8).call('an image')": "argument",
+    "ops.unpatchify(ones, ones, implementation='fast')": "argument",
+    "to_torch_weights(Patchify(3, 64, 2, 8), layout=1)": "argument",
+}
 
 
 def by_mypy(script):
-    """The lines in which mypy finds an error."""
+    """The lines in which mypy finds an error, and its code."""
     options = ["--no-incremental", "--ignore-missing-imports", "--config-file="]
     command = [sys.executable, "-m", "mypy", *options, str(script)]
     done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True)
     assert not done.stderr
-    return {int(line) for line in re.findall(r"snippet.py:(\d+): error: ", done.stdout)}
+    found = re.findall(r"snippet.py:(\d+): error: .*\[([\w-]+)\]", done.stdout)
+    return [(int(line), code) for line, code in found]
 
 
 def by_pyright(script):
-    """The lines in which pyright finds an error."""
+    """The lines in which pyright finds an error, and its rule."""
     (script.parent / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
     command = [sys.executable, "-m", "basedpyright", "--outputjson", str(script)]
     done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True)
     found = json.loads(done.stdout)["generalDiagnostics"]
-    return {x["range"]["start"]["line"] + 1 for x in found if x["severity"] == "error"}
+    errors = [x for x in found if x["severity"] == "error"]
+    return [(x["range"]["start"]["line"] + 1, x["rule"]) for x in errors]
 
 
-CHECKERS = {"mypy": by_mypy, "basedpyright": by_pyright}
+# what each calls a wrong argument, and a wrong call
+CHECKERS = {
+    "mypy": (by_mypy, {"argument": "arg-type", "call": "call-arg"}),
+    "basedpyright": (
+        by_pyright,
+        {"argument": "reportArgumentType", "call": "reportCallIssue"},
+    ),
+}
 
 
 def test_the_package_says_that_it_is_typed():
@@ -83,17 +92,18 @@ def test_the_package_says_that_it_is_typed():
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_a_model_has_no_error_and_each_line_of_a_wrong_snippet_has_one(checker, tmp_path):
     pytest.importorskip(checker)
+    errors_of, codes = CHECKERS[checker]
     script = tmp_path / "snippet.py"
     script.write_text(RIGHT)
-    assert CHECKERS[checker](script) == set()
+    assert errors_of(script) == []
     beginning = (
         "import numpy as np",
         "from keras_unpatchify import Patchify, Unpatchify, ops, to_torch_weights",
         "ones = np.ones((1, 2, 2, 3))",
     )
     script.write_text("\n".join([*beginning, *WRONG]))
-    lines = set(range(len(beginning) + 1, len(beginning) + 1 + len(WRONG)))
-    assert CHECKERS[checker](script) == lines
+    kinds = enumerate(WRONG.values(), start=len(beginning) + 1)
+    assert errors_of(script) == [(line, codes[kind]) for line, kind in kinds]
 
 
 def test_the_version_is_that_of_the_distribution():

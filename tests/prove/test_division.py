@@ -115,8 +115,8 @@ def test_the_native_operator_moves_something(rows):
 def test_a_device_holds_a_few_times_its_own_part(rows):
     """Of the tokens and the signal, of which it has an eighth: if it gathered them, it would hold
     eight times as much. (A ring holds more in the gradient, as docs/devices.md says.)"""
-    found = [row for row in rows if kinds(row) == [] and row[1] != "circular"]
+    found = [row for row in rows if kinds(row) == []]
     assert found
     for row in found:
         _, _, held = row[6]
-        assert held <= 4.3, row
+        assert held <= (13 if row[1] == "circular" else 4.3), row
