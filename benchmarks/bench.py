@@ -210,7 +210,8 @@ def main():
         row |= {"geometry": str(workload), "shape": workload._asdict()}
         row |= {layer: speed(workload, layer, args.rounds, before) for layer in LAYERS}
         result["workloads"].append(row)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        if args.resume:
+            path.write_text(json.dumps(result, indent=1) + "\n")
     if BACKEND != "jax":
         result["eager"] = eager(args.rounds, before)
     if not args.speed_only:
