@@ -44,7 +44,7 @@ class Lowering(NamedTuple):
 def conv_transpose_tokens(x, kernel, axes):
     """The backend's strided convolution."""
     strides, grid = [axis.stride for axis in axes], [axis.grid for axis in axes]
-    if all(axis.same for axis in axes):
+    if all(map(_tensors.pads_itself, axes)):
         return _tensors.convolution(x, kernel, strides, grid, "same")
     x = _tensors.fit(x, {1 + i: axis.to_patches() for i, axis in enumerate(axes)})
     return _tensors.convolution(x, kernel, strides, grid)

@@ -200,6 +200,14 @@ def convolution(x, kernel, strides, grid, padding="valid"):
     return reshape(y, (batch_of(y, *grid), *grid, token))
 
 
+def pads_itself(axis):
+    """Whether the backend's convolution pads where `Patchify` does with "same".
+
+    jax's export differentiates no padding of unknown sizes.
+    """
+    return axis.same and (keras.backend.backend() != "jax" or is_constant(axis.size))
+
+
 def crops_itself(axis):
     """Whether the backend's transposed convolution crops where `Patchify` pads with "same".
 
@@ -382,5 +390,10 @@ def pad(x, zeros):
     if keras.backend.backend() != "torch":
         return ops.pad(x, zeros)
     # `ops.pad` numbers its calls, and PyTorch's compiler compiles again for each number.
-    ends = [n for pair in reversed(zeros) for n in pair]
-    return sys.modules["torch"].nn.functional.pad(x, ends)
+    padded = sys.modules["torch"].nn.functional.pad
+    first = next(i for i, pair in enumerate(zeros) if any(pair))
+    ends = [n for pair in reversed(zeros[first:]) for n in pair]
+    if len(zeros) < 6 or not first:
+        return padded(x, ends)
+    # LiteRT pads at most 5 axes: those before the first become one.
+    return padded(x.flatten(0, first - 1), ends).unflatten(0, x.shape[:first])

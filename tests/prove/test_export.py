@@ -93,6 +93,8 @@ UPSTREAM = {
     "gradients for SavedModel",
     "jax tf_saved_model open conv_transpose pairs": "ValueError: Error when tracing "
     "gradients for SavedModel",
+    "jax tf_saved_model open conv_transpose circular": "ValueError: Error when tracing "
+    "gradients for SavedModel",
     "jax onnx open *": "ValueError: has no registered origin",
     "torch tf_saved_model fixed *": "ImportError: This requires the torch_xla module",
     "torch tf_saved_model *": "UserError: Detected mismatch between the structure of "
