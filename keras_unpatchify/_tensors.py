@@ -343,8 +343,7 @@ def _meet(x, place, edge):
     if keras.backend.backend() == "jax" and not is_constant(edge.length):
         return _meet_by_gathering(x, place, front, edge)
     if front + back == 0:
-        # of unchanged length, and so divided over devices as before
-        return ops.roll(x, front, place)
+        return _rolled(x, place, front)
     body = _ends_cut(x, place, max(0, -front), max(0, -back))
     if edge.mode == "wrap":
         last, first = _end(x, place, front, False), _end(x, place, back, True)
@@ -358,6 +357,16 @@ def _meet(x, place, edge):
     at_end = [_end(body, place, -front, False)[0] + end for end in head]
     middle = _ends_cut(body, place, max(0, -back), max(0, -front))
     return ops.concatenate([*at_start, middle, *at_end], place)
+
+
+def _rolled(x, place, number):
+    """The tensor with so many of its last positions first, along an axis."""
+    if keras.backend.backend() != "jax":
+        return ops.roll(x, number, place)
+    # The same, but the gradient of `jnp.roll` adds padded tensors, which are not divided as it is.
+    cut = -number % x.shape[place]
+    first, last = split(x, [cut, x.shape[place] - cut], place)
+    return ops.concatenate([last, first], place)
 
 
 def _meet_by_gathering(x, place, front, edge):
