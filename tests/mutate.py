@@ -292,7 +292,7 @@ class Tests:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--number", type=int, default=400)
+    parser.add_argument("--number", type=int, default=300)
     parser.add_argument("--only", action="append", help="mutants whose names hold such a text")
     arguments, rest = parser.parse_known_args()
     # the same examples each time, and no failure because the machine is slow

@@ -212,3 +212,24 @@ def test_auto_computes_the_same(data):
     image = case.signals(case.default_size(options["padding"]))
     expected = reference.patchify(image, kernel, **options)
     np.testing.assert_allclose(run(patchify, image, kernel, **options), expected, **tolerance)
+
+
+@pytest.mark.torch_backend
+@over_implementations
+def test_no_zeros_are_added_to_more_axes_than_litert_pads(implementation, monkeypatch):
+    """In 2D, with a bias of the patch, whose second axis has blocks of two widths."""
+    from torch.nn import functional
+
+    pad, ranks = functional.pad, []
+
+    def watched(x, *arguments, **options):
+        ranks.append(x.ndim)
+        return pad(x, *arguments, **options)
+
+    monkeypatch.setattr(functional, "pad", watched)
+    kernel, bias = normal((4, 3, 2, 5), 0), normal((4, 3, 2), 1)
+    options = {"stride": 2, "padding": "same", "implementation": implementation}
+    tokens = run(patchify, normal((2, 9, 7, 2), 2), kernel, **options)
+    run(unpatchify, tokens, kernel, bias, **options)
+    assert ranks
+    assert max(ranks) <= 5

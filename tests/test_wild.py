@@ -374,6 +374,23 @@ def test_jax_exports_sizes_that_it_cannot_compare():
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.jax_backend
+@pytest.mark.parametrize("implementation", LOWERINGS)
+def test_jax_exports_the_gradient_of_open_sizes(implementation):
+    """A SavedModel has one."""
+    import jax
+    from jax import export
+
+    options = {"stride": 2, "padding": "same", "implementation": implementation}
+    layer = Patchify(3, 4, 2, (4, 3), **options)
+    layer.build((None, None, None, 3))
+    shape = jax.ShapeDtypeStruct((1, *export.symbolic_shape("a,b"), 3), "float32")
+    gradient = export.export(jax.jit(layer))(shape).vjp()
+    x = numbers(1, 9, 13, 3)
+    y, back = jax.vjp(layer, x)
+    np.testing.assert_allclose(gradient.call(x, y)[0], back(y)[0], rtol=1e-4, atol=1e-5)
+
+
 # 10. Sizes that Keras's own tools pass on as tensors.
 
 
