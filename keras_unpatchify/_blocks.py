@@ -111,7 +111,7 @@ def _in_cells(block, axes):
     """(batch, *grid, *width, signal) -> (batch, *grid * stride, signal)."""
     d, width = len(axes), block.shape[1 + len(axes) : -1]
     gaps = [(0, axis.stride - n) for axis, n in zip(axes, width)]
-    cells = _tensors.pad(block, [*((0, 0),) * (1 + d), *gaps, (0, 0)])
+    cells = _tensors.pad_from(block, 1 + d, [*gaps, (0, 0)])
     # (batch, *grid, *stride, signal)
     if d > 1:
         order = (k for i in range(1, 1 + d) for k in (i, d + i))

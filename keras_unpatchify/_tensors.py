@@ -342,7 +342,7 @@ def _meet(x, place, edge):
     front, back = (added - cut for added, cut in zip(edge.zeros, edge.cuts))
     if keras.backend.backend() == "jax" and not is_constant(edge.length):
         return _meet_by_gathering(x, place, front, edge)
-    if front + back == 0:
+    if front + back == 0 and is_constant(edge.length):
         return _rolled(x, place, front)
     body = _ends_cut(x, place, max(0, -front), max(0, -back))
     if edge.mode == "wrap":
@@ -360,10 +360,11 @@ def _meet(x, place, edge):
 
 
 def _rolled(x, place, number):
-    """The tensor with so many of its last positions first, along an axis."""
-    if keras.backend.backend() != "jax":
+    """The tensor with so many of its last positions first, along an axis of known size."""
+    if keras.backend.backend() == "torch":  # which differentiates pieces more slowly
         return ops.roll(x, number, place)
-    # The same, but the gradient of `jnp.roll` adds padded tensors, which are not divided as it is.
+    # LiteRT has no roll, and jax makes of its gradient a sum of padded tensors, which are not
+    # divided over devices as it is.
     cut = -number % x.shape[place]
     first, last = split(x, [cut, x.shape[place] - cut], place)
     return ops.concatenate([last, first], place)
@@ -399,10 +400,18 @@ def pad(x, zeros):
     if keras.backend.backend() != "torch":
         return ops.pad(x, zeros)
     # `ops.pad` numbers its calls, and PyTorch's compiler compiles again for each number.
-    padded = sys.modules["torch"].nn.functional.pad
-    first = next(i for i, pair in enumerate(zeros) if any(pair))
-    ends = [n for pair in reversed(zeros[first:]) for n in pair]
-    if len(zeros) < 6 or not first:
-        return padded(x, ends)
-    # LiteRT pads at most 5 axes: those before the first become one.
-    return padded(x.flatten(0, first - 1), ends).unflatten(0, x.shape[:first])
+    ends = [n for pair in reversed(zeros) for n in pair]
+    return sys.modules["torch"].nn.functional.pad(x, ends)
+
+
+def pad_from(x, place, zeros):
+    """The tensor with zeros at the ends of its axes from a place of the shape on.
+
+    LiteRT pads at most 5 axes. So those between the batch and the place become one, but on jax,
+    where one of them may be divided over devices.
+    """
+    if keras.backend.backend() == "jax" or not any(map(any, zeros)):
+        return pad(x, [*((0, 0),) * place, *zeros])
+    between = shape_of(x)[1:place]
+    x = reshape_at(x, 1, len(between), (math.prod(between),))
+    return reshape_at(pad(x, [(0, 0), (0, 0), *zeros]), 1, 1, between)
