@@ -1,6 +1,8 @@
 """How far half, single and double precision are from the oracle, and that no lowering is further
 than native."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -88,6 +90,20 @@ def unit(dtype):
     return float(finfo(dtype).eps) / 2
 
 
+@functools.cache
+def rounding(dtype):
+    """The error of a rounding on average, at most, as the backend's own product rounds.
+
+    TensorFlow's product in bfloat16 rounds towards zero where the processor has no such product:
+    with twice the error.
+    """
+    a = normal((64, 64), dtype, 0)
+    product = to_numpy(keras.ops.matmul(a, keras.ops.transpose(a)))
+    exact = np.asarray(a, "float64") @ np.asarray(a, "float64").T
+    to_nearest = relative_error(product, exact) < 0.6 * unit(dtype)
+    return (0.5 if to_nearest else 1) * unit(dtype)
+
+
 @over_geometries
 @over_overlaps
 @over_implementations
@@ -99,7 +115,7 @@ def test_half_precision_rounds_the_sum_twice_at_most(geometry, overlap, implemen
         # rounding makes 2e-4), and torch in bfloat16 where the processor has no such product
         assert error < 10 * ROUNDINGS * unit(dtype)
     else:
-        assert error < ROUNDINGS * 0.5 * unit(dtype)
+        assert error < ROUNDINGS * rounding(dtype)
 
 
 @over_geometries
@@ -114,7 +130,7 @@ def test_the_others_are_as_exact_as_the_native_lowering(geometry, overlap, dtype
 @over_implementations
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_patchify_rounds_once(geometry, implementation, dtype):
-    assert patchify_error(geometry, dtype, implementation) < 0.5 * unit(dtype)
+    assert patchify_error(geometry, dtype, implementation) < rounding(dtype)
 
 
 @over_geometries
