@@ -131,6 +131,7 @@ def _coverage(axes: Sequence[Extent]) -> Tensor:
     """How many patches cover each position, at least 1: (1, *size, 1)."""
     coverage = ops.ones((1,) * (len(axes) + 2), "float32")
     for i, axis in enumerate(axes):
+        # jax2onnx takes no range without a start
         position = ops.arange(0, axis.size, dtype="int32") + axis.reach[0]
         count = _patches_over(position, axis)
         if axis.circular:
